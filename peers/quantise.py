@@ -217,7 +217,7 @@ def unpack(vector: bytes, layout: RingLayout) -> Lanes:
 
 
 def require_lanes(lanes: Lanes, layout: RingLayout) -> None:
-    """Raise VectorError unless `lanes` are a whole padded vector of `layout`, in its type and in one piece."""
+    """Raise VectorError unless `lanes` are one whole padded vector of `layout`, of its type, in one piece."""
     if lanes.dtype != layout.dtype or lanes.shape != (layout.lane_count,) or not lanes.flags.c_contiguous:
         raise VectorError(
             f"lanes are {lanes.dtype}{list(lanes.shape)}, "
