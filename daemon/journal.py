@@ -1,0 +1,202 @@
+"""The durable memory of one participant: the only SQLite. What stands here survives kill -9.
+
+Journal first, act second: a vector is on disk before its root is committed, and there is room
+for exactly one vector a round, enforced by the table itself (two vectors under one set of masks
+would give away their difference).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnilytics.peers.errors import JournalError
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE nonces (task INTEGER PRIMARY KEY, nonce BLOB NOT NULL);
+CREATE TABLE rounds (task INTEGER, round INTEGER, ctx BLOB NOT NULL, PRIMARY KEY (task, round));
+CREATE TABLE models_seen (task INTEGER, digest BLOB, round INTEGER NOT NULL, PRIMARY KEY (task, digest));
+CREATE TABLE vectors (
+    task INTEGER, round INTEGER, ctx BLOB NOT NULL, root BLOB NOT NULL,
+    vector BLOB NOT NULL, quantised BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE round_secrets (
+    task INTEGER, round INTEGER, model_key BLOB NOT NULL, pad_seeds BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE models (
+    task INTEGER, round INTEGER, weights BLOB NOT NULL, optimiser BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE group_sums (
+    task INTEGER, round INTEGER, grp INTEGER, sums BLOB NOT NULL, PRIMARY KEY (task, round, grp)
+);
+CREATE TABLE transactions (
+    nonce INTEGER PRIMARY KEY, duty TEXT NOT NULL, hash BLOB NOT NULL, raw BLOB NOT NULL, block INTEGER
+);
+"""
+
+
+@dataclass(frozen=True)
+class StoredVector:
+    """One round's vector as it was committed."""
+
+    ctx: bytes
+    root: bytes
+    vector: bytes = field(repr=False)
+    quantised: NDArray[np.int64] = field(repr=False)
+
+
+class Journal:
+    """An owner's or model owner's journal. All writes are durable when the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the journal. Raises JournalError when it is damaged or from a newer version."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            path.chmod(0o600)
+            # FULL: an acknowledged commit survives a power cut; WAL keeps readers (verification) out of the way.
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+        except sqlite3.DatabaseError as error:
+            raise JournalError(
+                f"journal {path} cannot be opened: {error}",
+                help="restore it from a backup, or move the data folder away and join with a new one",
+            ) from error
+        if version > _SCHEMA_VERSION:
+            raise JournalError(
+                f"journal {path} is of version {version}; this program knows {_SCHEMA_VERSION}",
+                help="upgrade the program",
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._db.close()
+
+    def _write(self, statement: str, *values: object) -> int:
+        try:
+            return self._db.execute(statement, values).rowcount
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"journal {self._path} cannot be written: {error}",
+                help="free disk space or mend the disk; nothing was sent, and nothing is lost",
+            ) from error
+
+    def _row(self, statement: str, *values: object) -> tuple[bytes, ...] | None:
+        row: tuple[bytes, ...] | None = self._db.execute(statement, values).fetchone()
+        return row
+
+    # --- identity -----------------------------------------------------------
+
+    def bind(self, name: str, value: bytes) -> bytes:
+        """Remembers a value for ever on first use; returns what is remembered."""
+        self._write("INSERT OR IGNORE INTO meta VALUES (?, ?)", name, value)
+        row = self._row("SELECT value FROM meta WHERE name = ?", name)
+        assert row is not None
+        return row[0]
+
+    def nonce(self, task: int, fresh: bytes) -> bytes:
+        """The nonce for a task's draw: the fresh one on first use, the same one ever after."""
+        self._write("INSERT OR IGNORE INTO nonces VALUES (?, ?)", task, fresh)
+        row = self._row("SELECT nonce FROM nonces WHERE task = ?", task)
+        assert row is not None
+        return row[0]
+
+    # --- a data owner's rounds ----------------------------------------------
+
+    def claim_round(self, task: int, round_number: int, ctx: bytes) -> bool:
+        """True once for each round: seeds are exchanged in one context and by one life of the daemon only."""
+        statement = "INSERT OR IGNORE INTO rounds VALUES (?, ?, ?)"
+        return self._write(statement, task, round_number, ctx) == 1
+
+    def see_model(self, task: int, round_number: int, digest: bytes) -> bool:
+        """False when the same weights were published in another round of the task."""
+        statement = "INSERT OR IGNORE INTO models_seen VALUES (?, ?, ?)"
+        return self._write(statement, task, digest, round_number) == 1
+
+    def store_vector(self, task: int, round_number: int, stored: StoredVector) -> None:
+        """Stores the round's only vector. Raises JournalError when there is one already."""
+        try:
+            self._write(
+                "INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)",
+                task,
+                round_number,
+                stored.ctx,
+                stored.root,
+                stored.vector,
+                stored.quantised.astype("<i8").tobytes(),
+            )
+        except sqlite3.IntegrityError as error:
+            raise JournalError(f"round {round_number}: there is a vector already; never two") from error
+
+    def vector(self, task: int, round_number: int) -> StoredVector | None:
+        """The round's vector, if one was made."""
+        statement = "SELECT ctx, root, vector, quantised FROM vectors WHERE task = ? AND round = ?"
+        row = self._row(statement, task, round_number)
+        return row and StoredVector(row[0], row[1], row[2], np.frombuffer(row[3], "<i8"))
+
+    # --- the model owner's rounds ---------------------------------------------
+
+    def store_round_secrets(
+        self, task: int, round_number: int, model_key: bytes, pad_seeds: tuple[bytes, ...]
+    ) -> None:
+        """Stores what decrypting the round's update needs, before the round is opened."""
+        statement = "INSERT OR REPLACE INTO round_secrets VALUES (?, ?, ?, ?)"
+        self._write(statement, task, round_number, model_key, b"".join(pad_seeds))
+
+    def round_secrets(self, task: int, round_number: int) -> tuple[bytes, tuple[bytes, ...]] | None:
+        """The model key and the pad seeds of a round."""
+        statement = "SELECT model_key, pad_seeds FROM round_secrets WHERE task = ? AND round = ?"
+        row = self._row(statement, task, round_number)
+        if row is None:
+            return None
+        return row[0], tuple(row[1][start : start + 32] for start in range(0, len(row[1]), 32))
+
+    def store_model(self, task: int, round_number: int, weights: NDArray[np.float64], optimiser: bytes) -> None:
+        """Stores the model after a round (0: the initial one), with the optimiser's state."""
+        statement = "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)"
+        self._write(statement, task, round_number, weights.astype("<f8").tobytes(), optimiser)
+
+    def newest_model(self, task: int) -> tuple[int, NDArray[np.float64], bytes] | None:
+        """The newest model: round, weights, the optimiser's state."""
+        row = self._db.execute(
+            "SELECT round, weights, optimiser FROM models WHERE task = ? ORDER BY round DESC LIMIT 1", (task,)
+        ).fetchone()
+        return row and (row[0], np.frombuffer(row[1], "<f8"), row[2])
+
+    def store_group_sum(self, task: int, round_number: int, group: int, sums: NDArray[np.int64]) -> None:
+        """Stores the decrypted sum of a group."""
+        statement = "INSERT OR REPLACE INTO group_sums VALUES (?, ?, ?, ?)"
+        self._write(statement, task, round_number, group, sums.astype("<i8").tobytes())
+
+    def group_sums(self, task: int) -> dict[tuple[int, int], NDArray[np.int64]]:
+        """All decrypted sums of a task by (round, group)."""
+        rows = self._db.execute("SELECT round, grp, sums FROM group_sums WHERE task = ?", (task,))
+        return {(row[0], row[1]): np.frombuffer(row[2], "<i8") for row in rows}
+
+    # --- transactions ---------------------------------------------------------
+
+    def store_transaction(self, nonce: int, duty: str, tx_hash: bytes, raw: bytes) -> None:
+        """Stores a signed transaction before it is sent (a replacement takes its predecessor's place)."""
+        statement = "INSERT OR REPLACE INTO transactions VALUES (?, ?, ?, ?, NULL)"
+        self._write(statement, nonce, duty, tx_hash, raw)
+
+    def transaction_mined(self, nonce: int, block: int) -> None:
+        """Remembers where a transaction was mined."""
+        self._write("UPDATE transactions SET block = ? WHERE nonce = ?", block, nonce)
+
+    def unmined_transactions(self) -> list[tuple[int, str, bytes, bytes]]:
+        """Transactions sent but not seen mined, by nonce: (nonce, duty, hash, raw)."""
+        statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE block IS NULL ORDER BY nonce"
+        return list(self._db.execute(statement))

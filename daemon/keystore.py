@@ -1,0 +1,96 @@
+"""Key files: Ethereum keystore v3 for the account and, in the same format, for the X25519 box key."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
+from omnilytics.peers.errors import KeyFileError
+from omnilytics.peers.keys import BoxIdentity
+
+# scrypt at its usual strength takes 300 MB and a second a key; testbeds with dozens of throw-away
+# keys on one machine ask for the light setting.
+_STRONG = 2**18
+_LIGHT = 2**12
+
+
+@dataclass(frozen=True)
+class Keys:
+    """A participant's two long-term keys."""
+
+    account: LocalAccount = field(repr=False)
+    box: BoxIdentity = field(repr=False)
+
+    @property
+    def address(self) -> bytes:
+        """The account's address, 20 bytes."""
+        return bytes.fromhex(self.account.address[2:])
+
+    def sign(self, transaction: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Signs an EIP-1559 transaction: (raw bytes, hash)."""
+        signed = self.account.sign_transaction(transaction)
+        return bytes(signed.raw_transaction), bytes(signed.hash)
+
+    def secrets(self) -> tuple[bytes, bytes]:
+        """For the log's redactor only."""
+        return bytes(self.account.key), self.box.secret
+
+
+def create_keys(folder: Path, password: str, light: bool = False) -> Keys:
+    """Makes both key files (mode 0600). Raises KeyFileError where one is there already."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    account_secret, box_secret = os.urandom(32), os.urandom(32)
+    for name, secret in (("account.json", account_secret), ("box.json", box_secret)):
+        path = folder / name
+        stored = Account.encrypt(secret, password, kdf="scrypt", iterations=_LIGHT if light else _STRONG)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise KeyFileError(f"key file {path} is there already", help="move it away first") from error
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(stored, file)
+            file.flush()
+            os.fsync(file.fileno())
+    return Keys(Account.from_key(account_secret), BoxIdentity(box_secret))
+
+
+def load_keys(folder: Path, password: str) -> Keys:
+    """Reads both key files. Raises KeyFileError in words that say what to do."""
+    return Keys(
+        Account.from_key(_load(folder / "account.json", password)),
+        BoxIdentity(_load(folder / "box.json", password)),
+    )
+
+
+def _load(path: Path, password: str) -> bytes:
+    _refuse_open_to_others(path)
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return bytes(Account.decrypt(stored, password))
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise KeyFileError(f"{path} is not a key file", help="restore it from a backup") from error
+    except ValueError as error:
+        raise KeyFileError("cannot decrypt key file: wrong password", help="check --password-file") from error
+
+
+def _refuse_open_to_others(path: Path) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError as error:
+        raise KeyFileError(f"no key file {path}", help="make one: omnilytics init") from error
+    mode = status.st_mode & 0o777
+    if mode & 0o077:
+        raise KeyFileError(f"key file {path} has mode {mode:04o}", help=f"run: chmod 600 {path}")
+    if status.st_uid != os.getuid():
+        raise KeyFileError(f"key file {path} belongs to another user", help="use your own key files")
+
+
+def read_password(path: Path) -> str:
+    """The password in a file, without the line's end. Raises KeyFileError."""
+    _refuse_open_to_others(path)
+    return path.read_text(encoding="utf-8").rstrip("\r\n")

@@ -1,0 +1,124 @@
+"""Structured logs: one JSON object a line in a file, readable text on a terminal. The only way anything is logged.
+
+Monitoring reads nothing but these files, so the fields are an interface: see FIELDS. Secrets
+registered with `protect` are cut out of every line, whatever field they try to leave by.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+SCHEMA_VERSION = 1
+# Every line has the first eight; the others where they apply. `data` holds what only one event has.
+FIELDS = (
+    "v", "ts", "mono", "seq", "boot_id", "peer", "role", "event",
+    "level", "msg", "task", "round", "group", "phase", "dur_ms", "peer_to",
+    "tx", "block", "gas", "wei", "code", "data",
+)  # fmt: skip
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def show(value: bytes) -> str:
+    """Bytes as people know them from the chain: 0x and hex."""
+    return "0x" + value.hex()
+
+
+class Logger:
+    """Writes one participant's log."""
+
+    def __init__(self, path: Path | None, role: str, peer: str, terminal: TextIO | None = None) -> None:
+        """Args: path of the JSON-lines file (None: no file), the participant's role and address, and
+        where readable text goes (None: nowhere)."""
+        self._path = path
+        self._file: TextIO | None = None
+        self._terminal = terminal
+        self._role = role
+        self._peer = peer
+        self._seq = 0
+        self._boot_id = secrets.token_hex(8)
+        self._secrets: dict[str, None] = {}
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Opens the file again: after a rotation by rename (SIGHUP)."""
+        if self._file is not None:
+            self._file.close()
+        if self._path is not None:
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+
+    def protect(self, *values: bytes) -> None:
+        """Cuts these secrets (at least 16 bytes each) out of every later line."""
+        for value in values:
+            if len(value) >= 16:
+                self._secrets[value.hex()] = None
+        # Seeds die with their round; the newest thousands are enough and keep memory flat.
+        while len(self._secrets) > 4096:
+            del self._secrets[next(iter(self._secrets))]
+
+    def __call__(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
+        """Logs an event. Fields that are not in FIELDS go into `data`; bytes are shown as hex."""
+        self._seq += 1
+        line: dict[str, Any] = {
+            "v": SCHEMA_VERSION,
+            "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "mono": round(time.monotonic(), 4),
+            "seq": self._seq,
+            "boot_id": self._boot_id,
+            "peer": self._peer,
+            "role": self._role,
+            "event": event,
+            "level": level,
+            "msg": msg,
+        }
+        data: dict[str, Any] = {}
+        for name, value in fields.items():
+            if value is not None:
+                (line if name in FIELDS else data)[name] = value
+        if data:
+            line["data"] = data
+        text = self._redact(json.dumps(line, default=_plain, separators=(",", ":")))
+        if self._file is not None:
+            self._file.write(text + "\n")
+        if self._terminal is not None and level != "debug":
+            print(self._redact(_readable(line)), file=self._terminal)
+
+    def _redact(self, text: str) -> str:
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, "[redacted]")
+        return text
+
+    def close(self) -> None:
+        """Closes the file; nothing may be logged after it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bytes):
+        return show(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)
+
+
+def _readable(line: dict[str, Any]) -> str:
+    clock = line["ts"][11:19]
+    place = "".join(f" {name} {line[name]}" for name in ("task", "round", "group") if name in line)
+    return f"{clock} {line['level']:<7} {line['event']:<18}{place} {line['msg']}"
+
+
+def terminal_if(wanted: bool) -> TextIO | None:
+    """Standard error, where readable logs are wanted there."""
+    return sys.stderr if wanted else None

@@ -1,0 +1,224 @@
+"""One queue of transactions for one account: in order, journalled before they are sent, bumped when they stick.
+
+Callers submit a duty by name; a duty that is already on its way, or done in a block that the caller
+has not seen yet, is not sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from omnilytics.daemon.chain import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt
+from omnilytics.daemon.journal import Journal
+from omnilytics.daemon.keystore import Keys
+from omnilytics.daemon.log import Logger
+from omnilytics.peers.errors import ChainError, FundsError, ParameterError
+
+RECEIPT_POLL_SECONDS = 0.05
+RETRY_SECONDS = 2.0
+MAX_BACKOFF_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class FeePolicy:
+    """What we are ready to pay, wei a gas, and when a transaction that does not get mined is paid better."""
+
+    price_cap: int = 500 * 10**9
+    tip: int = 10**9
+    bump_seconds: float = 45.0
+
+
+@dataclass
+class _Order:
+    key: str
+    function: str
+    data: bytes
+    value: int
+    fields: dict[str, Any]
+    done: asyncio.Future[Receipt] = field(repr=False)
+
+
+class TransactionQueue:
+    """Sends one account's transactions to the market, one after the other."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        keys: Keys,
+        journal: Journal,
+        log: Logger,
+        fees: FeePolicy,
+        on_mined: Callable[[str, Receipt], Awaitable[None]] | None = None,
+    ) -> None:
+        self._chain = chain
+        self._keys = keys
+        self._journal = journal
+        self._log = log
+        self._fees = fees
+        self._on_mined = on_mined
+        self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self._pending: set[str] = set()
+        self._done_at: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        self._nonce: int | None = None
+
+    def wanted(self, key: str, block: int) -> bool:
+        """Whether a duty seen in a snapshot of this block still needs a transaction from us."""
+        if key in self._pending or time.monotonic() < self._not_before.get(key, 0.0):
+            return False
+        return self._done_at.get(key, -1) < block
+
+    def submit(
+        self, key: str, function: str, *arguments: Any, value: int = 0, **fields: Any
+    ) -> asyncio.Future[Receipt]:
+        """Queues a call of the market. The future gives its receipt, or ContractRefused or FundsError."""
+        done: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        # Nobody has to wait for the future; without this an unawaited failure would be reported twice.
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._pending.add(key)
+        data = self._chain.encode(function, *arguments)
+        self._orders.put_nowait(_Order(key, function, data, value, fields, done))
+        return done
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is waiting or on its way."""
+        return not self._pending
+
+    async def run(self) -> None:
+        """Works the queue until cancelled. First of all: what an earlier life sent and never saw mined."""
+        await self._resend()
+        while True:
+            order = await self._orders.get()
+            try:
+                receipt = await self._perform(order)
+                self._done_at[order.key] = receipt.block
+                if not order.done.done():
+                    order.done.set_result(receipt)
+                if self._on_mined is not None:
+                    await self._on_mined(order.key, receipt)
+            except (ChainError, FundsError, ParameterError) as error:
+                self._not_before[order.key] = time.monotonic() + RETRY_SECONDS
+                self._nonce = None
+                level = "info" if isinstance(error, ContractRefused) else "error"
+                self._log(
+                    "tx.refused", str(error), level, code=error.code, function=order.function, **order.fields
+                )
+                if not order.done.done():
+                    order.done.set_exception(error)
+            finally:
+                self._pending.discard(order.key)
+
+    async def _resend(self) -> None:
+        """Hands transactions of an earlier life to the RPC again, the same bytes."""
+        for nonce, duty, tx_hash, raw in self._journal.unmined_transactions():
+            pause = 0.5
+            while True:
+                try:
+                    receipt = await self._chain.receipt(tx_hash)
+                    if receipt is None and nonce >= await self._chain.next_nonce(self._keys.address):
+                        await self._chain.send_raw(raw)
+                        self._log("tx.resent", f"sent {duty} again after a restart", tx=tx_hash)
+                    elif receipt is not None:
+                        self._journal.transaction_mined(nonce, receipt.block)
+                    break
+                except ContractRefused:
+                    break
+                except ChainError as error:
+                    self._log("rpc.error", str(error), "warning", code=error.code)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+
+    async def _perform(self, order: _Order) -> Receipt:
+        pause = 0.5
+        while True:
+            try:
+                return await self._send(order)
+            except ContractRefused:
+                raise
+            except ChainError as error:
+                # The RPC is in trouble, not the order: wait, look at the nonce again, try again.
+                self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
+                self._nonce = None
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+
+    async def _send(self, order: _Order) -> Receipt:
+        chain, keys = self._chain, self._keys
+        if len(order.data) + 200 > MAX_TRANSACTION_BYTES:
+            raise ParameterError(
+                f"{order.function} needs {len(order.data)} bytes of calldata, more than {MAX_TRANSACTION_BYTES}"
+            )
+        estimated = await chain.estimate(keys.address, order.data, order.value)
+        gas = min(estimated * 6 // 5 + 10_000, MAX_TRANSACTION_GAS)
+        head = await chain.head()
+        tip = min(self._fees.tip, self._fees.price_cap)
+        max_fee = min(2 * head.base_fee + tip, self._fees.price_cap)
+        if max_fee < head.base_fee:
+            raise ChainError(
+                f"the base fee of {head.base_fee} wei is above the configured cap of {self._fees.price_cap} wei",
+                help="waiting for a lower fee; or raise --gas-price-cap",
+            )
+        balance = await chain.balance(keys.address)
+        if balance < order.value + gas * max_fee:
+            raise FundsError(
+                f"account {keys.account.address} has {balance} wei; {order.function} needs up to "
+                f"{order.value + gas * max_fee} wei"
+            )
+        if self._nonce is None:
+            self._nonce = await chain.next_nonce(keys.address)
+        nonce = self._nonce
+        started = time.monotonic()
+        hashes: list[bytes] = []
+        while True:
+            transaction = chain.transaction(order.data, order.value, nonce, gas, max_fee, tip)
+            raw, tx_hash = keys.sign(transaction)
+            self._journal.store_transaction(nonce, order.key, tx_hash, raw)
+            await chain.send_raw(raw)
+            hashes.append(tx_hash)
+            self._log(
+                "tx.sent", f"{order.function} sent", "debug", tx=tx_hash, function=order.function, **order.fields
+            )
+            receipt = await self._wait(hashes, self._fees.bump_seconds)
+            if receipt is not None:
+                break
+            # At least 12.5 % more, or nodes refuse the replacement; never over the cap.
+            max_fee = min(max(max_fee * 5 // 4, max_fee + 1), self._fees.price_cap)
+            tip = min(tip * 5 // 4 + 1, max_fee)
+            self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
+        self._nonce = nonce + 1
+        self._journal.transaction_mined(nonce, receipt.block)
+        self._log(
+            "tx.mined" if receipt.succeeded else "tx.reverted",
+            f"{order.function}: {receipt.gas_used} gas",
+            "info" if receipt.succeeded else "warning",
+            tx=tx_hash,
+            block=receipt.block,
+            gas=receipt.gas_used,
+            wei=receipt.fee,
+            dur_ms=int(1000 * (time.monotonic() - started)),
+            function=order.function,
+            calldata_bytes=len(order.data),
+            **order.fields,
+        )
+        if not receipt.succeeded:
+            # Somebody was faster between our estimate and the block; ask again why.
+            await chain.estimate(keys.address, order.data, order.value)
+            raise ContractRefused("reverted", {"function": order.function})
+        return receipt
+
+    async def _wait(self, hashes: list[bytes], seconds: float) -> Receipt | None:
+        until = time.monotonic() + seconds
+        pause = RECEIPT_POLL_SECONDS
+        while time.monotonic() < until:
+            for tx_hash in hashes:
+                receipt = await self._chain.receipt(tx_hash)
+                if receipt is not None:
+                    return receipt
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 1.0)
+        return None

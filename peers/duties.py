@@ -1,0 +1,153 @@
+"""What a participant owes the chain now, decided from one snapshot of the task and nothing else.
+
+Level-triggered: the same snapshot always gives the same duties, so a daemon that crashed, lost a
+transaction or saw a reorg simply looks again. Whoever performs a duty that somebody else has just
+performed loses only gas; the staggering below makes that rare.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omnilytics.peers.market import (
+    Member,
+    MemberStatus,
+    RoundPhase,
+    TaskSnapshot,
+    TaskStatus,
+)
+
+# Seconds of chain time between two participants' attempts at a duty that anyone may perform.
+STAGGER_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """Reveal the nonce committed when joining."""
+
+
+@dataclass(frozen=True)
+class Poke:
+    """A deadline is over and nobody has advanced the task yet."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlayRound:
+    """A round is open and our group can play: exchange seeds, train, commit."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class PostVector:
+    """Our group has fully committed: post the journalled vector."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class SettleChunk:
+    """It is our turn, or everybody's, to settle this chunk."""
+
+    round: int
+    chunk: int
+
+
+@dataclass(frozen=True)
+class OpenRound:
+    """Model owner: open the next round."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class FinishRound:
+    """Model owner: decrypt the update of a round that is over and step the model."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """The task is over for us: collect what is ours."""
+
+
+Duty = Reveal | Poke | PlayRound | PostVector | SettleChunk | OpenRound | FinishRound | Withdraw
+
+
+def owner_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
+    """A data owner's duties, most urgent first; empty when it is not a member or has nothing to do."""
+    me = snapshot.member(account)
+    if me is None:
+        return []
+    state = snapshot.state
+    if state.over or me.status in (MemberStatus.RELEASED, MemberStatus.OUT):
+        return [Withdraw()]
+    duties: list[Duty] = []
+    if state.status is TaskStatus.REVEALING and me.status is MemberStatus.JOINED:
+        duties.append(Reveal())
+    if state.status is TaskStatus.RUNNING and me.status is MemberStatus.SEATED:
+        duties += _round_duties(snapshot, me)
+    return duties + _pokes(snapshot, rank=_rank(snapshot, me))
+
+
+def _round_duties(snapshot: TaskSnapshot, me: Member) -> list[Duty]:
+    state = snapshot.state
+    group = snapshot.group_of(me)
+    # A transaction sent now is mined in a later block than the snapshot's, at a later time.
+    in_time = snapshot.time < state.phase_end
+    match state.phase:
+        case RoundPhase.COMMIT if in_time and state.playable >> group & 1:
+            if not (state.sat_out >> group & 1 or me.committed_in(state.round)):
+                return [PlayRound(state.round)]
+        case RoundPhase.POST if in_time and state.committed >> group & 1:
+            if not me.posted_in(state.round) and snapshot.block >= state.close_block + snapshot.params.depth:
+                return [PostVector(state.round)]
+        case RoundPhase.SETTLE if in_time:
+            free_for_all = snapshot.time > state.turn_end + STAGGER_SECONDS * _rank(snapshot, me)
+            if snapshot.settler().account == me.account or free_for_all:
+                return [SettleChunk(state.round, state.next_chunk)]
+        case _:
+            pass
+    return []
+
+
+def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
+    """The model owner's duties.
+
+    finished_round is the last round whose update it has taken (0: none).
+    """
+    state = snapshot.state
+    duties: list[Duty] = []
+    played = state.round if state.phase is RoundPhase.IDLE or state.over else state.round - 1
+    if state.status in (TaskStatus.RUNNING, TaskStatus.ENDED) and played > finished_round:
+        duties.append(FinishRound(played))
+    elif state.over:
+        return [Withdraw()]
+    elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
+        if state.round < snapshot.params.rounds and state.playable:
+            duties.append(OpenRound(state.round + 1))
+    return duties + _pokes(snapshot, rank=0)
+
+
+def _rank(snapshot: TaskSnapshot, me: Member) -> int:
+    """Who tries when: rotates with the rounds so that no owner pays for all pokes. At least 1: the model owner is 0."""
+    order = [member.account for member in snapshot.members]
+    return 1 + (order.index(me.account) + snapshot.state.round) % len(order)
+
+
+def _pokes(snapshot: TaskSnapshot, rank: int) -> list[Duty]:
+    state, params = snapshot.state, snapshot.params
+    late = snapshot.time - state.phase_end - STAGGER_SECONDS * rank
+    if state.status is TaskStatus.DRAWING:
+        # The draw block needs a successor before its hash can be read; blocks are the clock here.
+        return [Poke("the draw is due")] if snapshot.block >= state.close_block + rank else []
+    if late <= 0 or state.over or state.status is TaskStatus.NONE:
+        return []
+    if state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
+        # The model owner is silent: only when enough rounds stayed unopened is there something to advance.
+        unopened = params.max_empty_rounds - state.empty_rounds
+        return [Poke("the model owner is silent")] if late > unopened * params.open_seconds else []
+    return [Poke("a deadline is over")]
