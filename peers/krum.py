@@ -83,7 +83,7 @@ def select(distances: Sequence[Sequence[int]], faulty: int, strict: bool) -> lis
 
 
 def _sum_of_squares(values: npt.NDArray[np.int64]) -> int:
-    """Exact for magnitudes up to 2^31 and fewer than 2^31 lanes: a 64-bit sum of squares alone would overflow."""
+    """Exact up to magnitudes of 2^31 and 2^32 lanes, where a plain 64-bit sum of squares would overflow."""
     magnitude = np.abs(values).astype(np.uint64)
     high, low = magnitude >> np.uint64(16), magnitude & np.uint64(0xFFFF)
     return (int(np.dot(high, high)) << 32) + (int(np.dot(high, low)) << 17) + int(np.dot(low, low))
