@@ -93,11 +93,11 @@ interface IMarket {
         uint8 groupCount; //     G as drawn
         uint8 memberCount;
         uint32 round; //         current or last round, from 1; 0 before the first
-        uint64 phaseEnd; //      chain time at which the current phase (or status) ends at the latest
-        uint64 closeBlock; //    block in which the commit phase closed; draw block while Drawing
+        uint48 phaseEnd; //      chain time at which the current phase (or status) ends at the latest
+        uint48 closeBlock; //    block in which the commit phase closed; draw block while Drawing
         uint8 emptyRounds; //    rounds in a row without a payment
         uint16 nextChunk; //     next chunk to settle
-        uint64 turnEnd; //       chain time until which the next chunk is reserved
+        uint48 turnEnd; //       chain time until which the next chunk is reserved
         bytes32 ctx; //          context of the current round
         // bitmaps over groups, bit g = group g
         uint32 dissolved; //     gone for good

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.30;
+
+import {IMarket} from "./IMarket.sol";
+
+/// @title What a task may ask for, and what it costs.
+library TaskBounds {
+    uint256 internal constant MAX_GROUPS = 24;
+    uint256 internal constant MAX_SEATS = 128;
+    uint256 internal constant MAX_SECONDS = 30 days;
+    uint256 internal constant MAX_CALL_GAS = 12_000_000;
+    uint256 internal constant MAX_CALL_BYTES = 120_000;
+
+    /// @notice Reverts with BadParameter where a parameter is out of bounds.
+    /// @return reward for all rounds.
+    /// @return pot for all settle calls of all rounds at the gas price cap.
+    function check(IMarket.TaskParams calldata p) internal view returns (uint256 reward, uint256 pot) {
+        _between("groupSize", p.groupSize, 3, 16);
+        _between("maxGroups", p.maxGroups, 2 * uint256(p.faultyGroups) + 3, MAX_GROUPS);
+        uint256 owners = uint256(p.groupSize) * p.maxGroups;
+        _between("groupSize * maxGroups", owners, 0, MAX_SEATS);
+        if (p.laneBits != 8 && p.laneBits != 16) _between("laneBits", p.laneBits, 32, 32);
+        _between("maxMagnitude", p.maxMagnitude, 1, ((1 << (p.laneBits - 2)) - 1) / p.groupSize);
+        _between("valueCount", p.valueCount, 1, 1 << 24);
+        uint256 words = wordCount(p.valueCount, p.laneBits);
+        _between("chunkWords", p.chunkWords, 1, words);
+        uint256 chunks = chunkCount(words, p.chunkWords);
+        _between("chunks", chunks, 1, type(uint16).max);
+        _between("rounds", p.rounds, 1, type(uint16).max);
+        _between("maxEmptyRounds", p.maxEmptyRounds, 1, type(uint8).max);
+        _between("maxMissedRounds", p.maxMissedRounds, 1, type(uint8).max);
+        _between("depth", p.depth, 1, type(uint8).max);
+        _between("blockSeconds", p.blockSeconds, 1, 3600);
+        _between("joinSeconds", p.joinSeconds, 1, MAX_SECONDS);
+        _between("revealSeconds", p.revealSeconds, p.blockSeconds, MAX_SECONDS);
+        _between("openSeconds", p.openSeconds, 1, MAX_SECONDS);
+        _between("commitSeconds", p.commitSeconds, uint256(p.blockSeconds) * (uint256(p.depth) + 2), MAX_SECONDS);
+        _between("postSeconds", p.postSeconds, leastPostSeconds(p, words, owners), MAX_SECONDS);
+        _between("turnSeconds", p.turnSeconds, 1, MAX_SECONDS);
+        // every settler may let its turn pass, and the round is still settled in time
+        _between("settleSeconds", p.settleSeconds, (chunks + 1) * (uint256(p.turnSeconds) + p.blockSeconds), MAX_SECONDS);
+        _between("rate", p.rate, 1, type(uint96).max);
+        _between("stake", p.stake, uint256(p.groupSize) * p.rate + p.deposit, type(uint80).max);
+        _between("gasTip", p.gasTip, 0, p.gasPriceCap);
+        _between("settle calldata", 260 + owners * 32 * (1 + uint256(p.chunkWords)), 0, MAX_CALL_BYTES);
+        _between("settle gas", settleGas(p.maxGroups, p.groupSize, p.chunkWords, p.laneBits, true), 0, MAX_CALL_GAS);
+        reward = owners * p.rate * p.rounds;
+        pot = roundGas(p, words, chunks) * p.gasPriceCap * p.rounds;
+    }
+
+    function wordCount(uint256 valueCount, uint256 laneBits) internal pure returns (uint256) {
+        return (valueCount * laneBits + 255) / 256;
+    }
+
+    function chunkCount(uint256 words, uint256 chunkWords) internal pure returns (uint256) {
+        return (words + chunkWords - 1) / chunkWords;
+    }
+
+    /// @notice Gas of all settle calls of a round with all groups complete.
+    function roundGas(IMarket.TaskParams calldata p, uint256 words, uint256 chunks) internal pure returns (uint256) {
+        uint256 lastWords = words - (chunks - 1) * p.chunkWords;
+        return (chunks - 1) * settleGas(p.maxGroups, p.groupSize, p.chunkWords, p.laneBits, false)
+            + settleGas(p.maxGroups, p.groupSize, lastWords, p.laneBits, true);
+    }
+
+    /// @notice The time that all owners' posts take when they get a quarter of each block, between two finality depths.
+    function leastPostSeconds(IMarket.TaskParams calldata p, uint256 words, uint256 owners) internal view returns (uint256) {
+        uint256 size = words * 32;
+        uint256 postGas = owners * (40 * size + 120_000 * (1 + size / 100_000));
+        uint256 share = (block.gaslimit < 60_000_000 ? block.gaslimit : 60_000_000) / 4 + 1;
+        return p.blockSeconds * (2 * uint256(p.depth) + 1 + (postGas + share - 1) / share);
+    }
+
+    /// @notice An upper bound of the gas of a settle call, calldata floor included.
+    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk)
+        internal
+        pure
+        returns (uint256)
+    {
+        uint256 owners = groups * groupSize;
+        uint256 pairs = groups * (groups - 1) / 2;
+        uint256 size = 260 + owners * 32 * (1 + words);
+        uint256 lanes = laneBits == 8 ? 33 : laneBits == 16 ? 18 : 9;
+        uint256 work = 150_000 + owners * (8_000 + 120 * words) + groups * words * (600 + 110 * lanes) + pairs * words * 400
+            + pairs * 8_000 + (lastChunk ? 50_000 + groups * groups * 2_000 + groups * groups * groups * 100 : 0);
+        uint256 standard = 16 * size + work;
+        uint256 least = 40 * size;
+        return 21_000 + (standard > least ? standard : least);
+    }
+
+    function _between(bytes32 name, uint256 value, uint256 least, uint256 most) private pure {
+        if (value < least) revert IMarket.BadParameter(_text(name), value, least);
+        if (value > most) revert IMarket.BadParameter(_text(name), value, most);
+    }
+
+    function _text(bytes32 name) private pure returns (string memory) {
+        uint256 length = 0;
+        while (length < 32 && name[length] != 0) ++length;
+        bytes memory text = new bytes(length);
+        for (uint256 i = 0; i < length; ++i) {
+            text[i] = name[i];
+        }
+        return string(text);
+    }
+}
+
+/// @title The checks of TaskBounds as a contract of their own, without state.
+/// @notice Market deploys one with itself: its own code has to stay below EIP-170's limit.
+contract TaskChecker {
+    function check(IMarket.TaskParams calldata params) external view returns (uint256 reward, uint256 pot) {
+        return TaskBounds.check(params);
+    }
+}
