@@ -57,6 +57,14 @@ def is_canonical(public: bytes) -> bool:
     return int.from_bytes(require_length("public key", public, KEY_BYTES), "little") < _FIELD_PRIME
 
 
+def is_acceptable(public: bytes) -> bool:
+    """Whether the contract registers this key: canonical and not of low order. Twin of BoxKeys.acceptable.
+
+    Raises ParameterError when it has not 32 bytes.
+    """
+    return is_canonical(public) and not is_low_order(public)
+
+
 def public_from_secret(secret: bytes) -> bytes:
     """The X25519 public key of a secret (RFC 7748, section 6.1).
 

@@ -36,29 +36,38 @@ class PairMask:
 
 
 def mask_vector(
-    lanes: Lanes, ctx: bytes, group: int, position: int, pairs: Sequence[PairMask], pad_seed: bytes
+    lanes: Lanes,
+    ctx: bytes,
+    group: int,
+    position: int,
+    pairs: Sequence[PairMask],
+    pad_seed: bytes,
+    *,
+    group_size: int | None = None,
 ) -> Lanes:
-    """Mask a whole padded vector: y = q + sum over mates (+/-) PRG(pair) + PRG(pad) mod 2^b. New lanes,
-    same type.
+    """Mask a whole padded vector: y = q + sum over mates (+/-) PRG(pair) + PRG(pad) mod 2^b.
 
-    `pairs` are one for each mate, in any order. Call it once a round and owner, journal the result and
-    send only that: two vectors under one set of masks leak their difference. Raises ParameterError when
-    a mate is missing or stands twice, when a seed serves twice, for a group below 3 and for wrong
-    lengths; VectorError for lanes that are none.
+    New lanes of the same type. `pairs` are one for each mate, in any order. With `group_size` (the task's)
+    a missing mate is always noticed; without it, not the one at the highest position. Call it once a round
+    and owner, journal the result and send only that: two vectors under one set of masks leak their
+    difference. Raises ParameterError when a mate is missing or stands twice, when a seed serves twice, for
+    a group below 3 and for wrong lengths; VectorError for lanes that are none.
     """
-    group_size = len(pairs) + 1
-    if group_size < MINIMUM_GROUP_SIZE:
-        raise ParameterError(f"group size {group_size} below minimum {MINIMUM_GROUP_SIZE}")
+    size = len(pairs) + 1
+    if size < MINIMUM_GROUP_SIZE:
+        raise ParameterError(f"group size {size} below minimum {MINIMUM_GROUP_SIZE}")
+    if group_size is not None and size != group_size:
+        raise ParameterError(f"masks for {size} positions; the group has {group_size}")
     # INVARIANT: a vector leaves only under the masks of all its mates. One mask less, and fewer than
     # the group read it.
     positions = sorted([position, *(pair.mate_position for pair in pairs)])
-    if positions != list(range(group_size)):
-        raise ParameterError(f"masks are for positions {positions}; need each of 0 to {group_size - 1} once")
+    if positions != list(range(size)):
+        raise ParameterError(f"masks are for positions {positions}; need each of 0 to {size - 1} once")
     if any(pair.own_position != position or pair.own_address != pairs[0].own_address for pair in pairs):
         raise ParameterError("the masks of a vector all belong to one owner and position")
-    if len({pairs[0].own_address, *(pair.mate_address for pair in pairs)}) != group_size:
+    if len({pairs[0].own_address, *(pair.mate_address for pair in pairs)}) != size:
         raise ParameterError("an address stands twice in a group")
-    if len({pad_seed, *(pair.seed for pair in pairs)}) != group_size:
+    if len({pad_seed, *(pair.seed for pair in pairs)}) != size:
         raise ParameterError("a seed serves two masks of one vector")
     masked = lanes.copy()
     streams = [pair.stream(ctx, group) for pair in pairs]

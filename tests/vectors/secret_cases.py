@@ -163,6 +163,8 @@ def keys() -> Case:
     for case in bad:
         assert ref.x25519(entropy("any", 32), bytes.fromhex(case["public"][2:])) == bytes(32)
         case["reason"] = "point of low order"
+    for value in (9 | top, prime + 2, prime + 18):
+        bad.append({"public": text(value.to_bytes(32, "little")), "reason": "not canonical"})
     secrets = [entropy(f"key {i}", 32) for i in range(4)]
     cases = [{"secret": text(s), "public": text(ref.x25519(s, ref.BASE_POINT))} for s in secrets]
     return bundle(cases, bad)

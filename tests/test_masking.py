@@ -1,0 +1,161 @@
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omnilytics.peers.errors import ParameterError, VectorError
+from omnilytics.peers.masking import PairMask, add_vectors, mask_vector, remove_pads
+from omnilytics.peers.prg import add_streams
+from omnilytics.peers.quantise import Lanes, RingLayout, pack, unpack
+from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "masks.json").read_text())
+CASES = [VECTORS[f"case{i}"] for i in range(VECTORS["count"])]
+BAD = [VECTORS[f"bad{i}"] for i in range(VECTORS["badCount"])]
+CTX = b"c" * 32
+
+
+def octets(value: str) -> bytes:
+    return bytes.fromhex(value[2:])
+
+
+def masks_of(position: int, size: int, salt: bytes = b"") -> list[PairMask]:
+    def seed(mate: int) -> bytes:
+        return (salt + bytes([min(position, mate), max(position, mate)])).ljust(32, b"s")
+
+    def address(owner: int) -> bytes:
+        # Descending, so that an order by address would not be the order by position.
+        return bytes([200 - owner]) * 20
+
+    return [
+        PairMask(seed(mate), position, mate, address(position), address(mate))
+        for mate in range(size)
+        if mate != position
+    ]
+
+
+def pads_of(size: int) -> list[bytes]:
+    return [bytes([p]) * 32 for p in range(size)]
+
+
+def masked_group(plain: list[Lanes], group: int = 0, ctx: bytes = CTX) -> list[Lanes]:
+    size = len(plain)
+    return [mask_vector(plain[p], ctx, group, p, masks_of(p, size), pads_of(size)[p]) for p in range(size)]
+
+
+@pytest.mark.parametrize("case", CASES + BAD, ids=lambda case: case["name"])
+def test_vectors_from_ephemeral_keys_to_the_sum(case: dict[str, Any]) -> None:
+    bits, size = case["laneBits"], case["groupSize"]
+    layout = RingLayout(case["wordCount"] * 256 // bits, bits)
+    ctx, addresses = octets(case["ctx"]), [octets(a) for a in case["addresses"]]
+    secrets = [octets(s) for s in case["ephemeralSecrets"]]
+    publics = [octets(p) for p in case["ephemeralPublics"]]
+    order = list(combinations(range(size), 2))
+    masked = []
+    for own in range(size):
+        pairs = []
+        for mate in set(range(size)) - {own}:
+            seed = derive_pair_seed(
+                secrets[own], publics[own], publics[mate], ctx, addresses[own], addresses[mate], own < mate
+            )
+            index = order.index((min(own, mate), max(own, mate)))
+            assert seed == octets(case["pairSeeds"][index])
+            assert acknowledgement(seed) == octets(case["acknowledgements"][index])
+            pairs.append(PairMask(seed, own, mate, addresses[own], addresses[mate]))
+        plain = unpack(octets(case["quantised"][own]), layout)
+        y = mask_vector(plain, ctx, case["group"], own, pairs, octets(case["padSeeds"][own]))
+        assert pack(y, layout) == octets(case["masked"][own])
+        masked.append(y)
+    whole = "reason" not in case
+    padded = add_vectors(masked)
+    assert (pack(padded, layout) == octets(case["paddedSum"])) == whole
+    bare = remove_pads(
+        padded if whole else add_vectors(masked[1:]), ctx, [octets(p) for p in case["padSeeds"]]
+    )
+    assert (pack(bare, layout) == octets(case["sum"])) == whole
+
+
+@given(st.integers(3, 8), st.sampled_from([8, 16, 32]), st.integers(1, 3), st.integers(0, 255), st.data())
+def test_masks_cancel_over_a_whole_group_and_never_over_fewer(
+    size: int, bits: int, words: int, group: int, data: st.DataObject
+) -> None:
+    layout = RingLayout(words * 256 // bits, bits)
+    vectors = data.draw(
+        st.lists(st.binary(min_size=32 * words, max_size=32 * words), min_size=size, max_size=size)
+    )
+    plain = [unpack(vector, layout) for vector in vectors]
+    masked = masked_group(plain, group)
+    assert np.array_equal(remove_pads(add_vectors(masked), CTX, pads_of(size)), add_vectors(plain))
+    for count in range(1, size):
+        for kept in combinations(range(size), count):
+            partial = add_vectors([masked[p] for p in kept])
+            truth = add_vectors([plain[p] for p in kept])
+            pads = [(pads_of(size)[p], b"pad", CTX + bytes([p]), True) for p in kept]
+            add_streams(partial, pads)
+            assert not np.array_equal(partial, truth)
+
+
+def test_padding_lanes_are_masked_too() -> None:
+    masked = masked_group([np.zeros(64, "<u2")] * 3)
+    assert all(np.count_nonzero(y[48:]) > 10 for y in masked)
+
+
+def test_masks_differ_by_round_group_and_position_but_the_pad_is_common_to_all_groups() -> None:
+    plain = [np.zeros(64, "<u2")] * 3
+    one, other = masked_group(plain, group=0), masked_group(plain, group=1)
+    assert not any(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert np.array_equal(add_vectors(one), add_vectors(other))
+    assert not np.array_equal(add_vectors(one), add_vectors(masked_group(plain, ctx=b"d" * 32)))
+
+
+def test_the_given_vectors_are_left_as_they_were() -> None:
+    plain = np.arange(16, dtype="<u2")
+    masked = mask_vector(plain, CTX, 0, 1, masks_of(1, 3), b"p" * 32)
+    assert plain.tolist() == list(range(16))
+    add_vectors([masked, plain])
+    remove_pads(masked, CTX, pads_of(3))
+    assert np.array_equal(masked, mask_vector(plain, CTX, 0, 1, masks_of(1, 3), b"p" * 32))
+
+
+def test_no_vector_leaves_with_a_mask_missing() -> None:
+    lanes, pad = np.zeros(16, "<u2"), b"p" * 32
+    whole = masks_of(1, 4)
+    reused = [whole[0], PairMask(whole[0].seed, 1, 2, whole[1].own_address, whole[1].mate_address), whole[2]]
+    same_address = [
+        whole[0],
+        PairMask(whole[1].seed, 1, 2, whole[1].own_address, whole[0].mate_address),
+        whole[2],
+    ]
+    bad: list[tuple[int, list[PairMask], bytes]] = [
+        (1, [], pad),
+        (1, masks_of(1, 2), pad),
+        (1, whole[:2], pad),
+        (1, [whole[0], whole[0], whole[2]], pad),
+        (2, whole, pad),
+        (1, [whole[0], masks_of(0, 4)[1], whole[2]], pad),
+        (1, reused, pad),
+        (1, same_address, pad),
+        (1, whole, whole[0].seed),
+        (1, whole, b"short"),
+    ]
+    for position, pairs, pad_seed in bad:
+        with pytest.raises(ParameterError):
+            mask_vector(lanes, CTX, 0, position, pairs, pad_seed, group_size=4)
+
+
+def test_only_like_vectors_are_added() -> None:
+    with pytest.raises(VectorError):
+        add_vectors([])
+    with pytest.raises(VectorError):
+        add_vectors([np.zeros(16, "<u2"), np.zeros(16, "<u4")])
+    with pytest.raises(VectorError):
+        add_vectors([np.zeros(16, "<u2"), np.zeros(32, "<u2")])
+
+
+def test_a_seed_is_not_in_the_repr() -> None:
+    shown = repr(PairMask(b"SECRETSEED".ljust(32, b"!"), 0, 1, b"a" * 20, b"b" * 20))
+    assert "SECRET" not in shown and "mate_position=1" in shown

@@ -1,0 +1,206 @@
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from omnilytics.peers.errors import BudgetError, OmniLyticsError, ParameterError, VectorError
+from omnilytics.peers.quantise import (
+    Floats,
+    RingLayout,
+    check_budget,
+    clamp_sum,
+    clip_fraction,
+    dequantise,
+    lift,
+    pack,
+    quantise,
+    to_ring,
+    uniforms_from_bytes,
+    unpack,
+)
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "quantise.json").read_text())
+CASES = [VECTORS[f"case{i}"] for i in range(VECTORS["count"])]
+BAD = [VECTORS[f"bad{i}"] for i in range(VECTORS["badCount"])]
+
+widths = st.sampled_from([8, 16, 32])
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def floats(values: list[str]) -> Floats:
+    return np.array([struct.unpack(">d", bytes.fromhex(value[2:]))[0] for value in values])
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+def test_the_vectors_come_out_bit_for_bit(case: dict[str, Any]) -> None:
+    layout = RingLayout(case["valueCount"], case["laneBits"])
+    clip = float(floats([case["clip"]])[0])
+    integers = quantise(floats(case["values"]), clip, case["maxMagnitude"], floats(case["uniforms"]))
+    assert integers.dtype == np.int64
+    assert [str(value) for value in integers] == case["quantised"]
+    assert pack(to_ring(integers, layout), layout).hex() == case["vector"][2:]
+    assert np.array_equal(dequantise(integers, clip, case["maxMagnitude"]), floats(case["dequantised"]))
+
+
+@pytest.mark.parametrize("case", BAD, ids=lambda case: case["reason"])
+def test_bad_vectors_are_refused(case: dict[str, Any]) -> None:
+    with pytest.raises((ParameterError, VectorError)):
+        RingLayout(case["valueCount"], case["laneBits"])
+        clip = float(floats([case["clip"]])[0])
+        quantise(floats(case["values"]), clip, case["maxMagnitude"], floats(case["uniforms"]))
+
+
+@given(
+    arrays.arrays(np.float64, st.integers(1, 40), elements=finite),
+    st.floats(1e-12, 1e12),
+    st.integers(1, (1 << 30) - 1),
+    st.binary(min_size=320, max_size=320),
+)
+def test_magnitudes_stay_within_the_maximum(values: Floats, clip: float, limit: int, entropy: bytes) -> None:
+    result = quantise(values, clip, limit, uniforms_from_bytes(entropy[: 8 * values.size], values.size))
+    assert np.abs(result).max() <= limit
+    exact = np.clip(values, -clip, clip) * limit / clip
+    assert np.abs(result - exact).max() <= 1
+    saturated = np.abs(values) >= clip
+    assert (np.abs(result[saturated]) >= limit - 1).all()
+    assert (
+        np.sign(result[saturated & (np.abs(result) > 0)]) == np.sign(values[saturated & (np.abs(result) > 0)])
+    ).all()
+
+
+@given(st.floats(-1, 1), st.integers(1, 1000), st.integers(0, 1 << 32))
+def test_rounding_has_the_mean_of_the_value(value: float, limit: int, offset: int) -> None:
+    # Evenly spread uniforms instead of random ones: the mean must then be right to one step, every time.
+    draws = (np.arange(1000) + (offset % 997) / 997) / 1000
+    result = quantise(np.full(1000, value), 1.0, limit, draws)
+    assert abs(result.mean() - value * limit) <= 0.0011
+
+
+def test_float32_gives_no_larger_magnitude() -> None:
+    ones: Any = np.full(3, 0.1, dtype=np.float32)
+    assert quantise(ones, float(ones[0]), 16777217, np.full(3, 0.999)).tolist() == [16777217] * 3
+
+
+def test_a_value_that_is_not_finite_is_named_by_its_place_alone() -> None:
+    values = np.zeros(20)
+    values[17] = np.nan
+    with pytest.raises(VectorError, match=r"^gradient value 17 is not finite; not posting$"):
+        quantise(values, 1.0, 10, np.zeros(20))
+
+
+def test_wrong_shapes_are_refused() -> None:
+    with pytest.raises(VectorError, match=r"^gradient has 9999 values, task needs 10000$"):
+        quantise(np.zeros(9999), 1.0, 10, np.zeros(10000))
+    with pytest.raises(VectorError, match=r"^gradient has 3 values, task needs 4$"):
+        to_ring(np.zeros(3, np.int64), RingLayout(4, 8))
+    with pytest.raises(VectorError):
+        quantise(np.zeros((2, 2)), 1.0, 10, np.zeros((2, 2)))
+    with pytest.raises(VectorError):
+        quantise(np.zeros(2), 1.0, 10, np.array([0.5, 1.0]))
+    with pytest.raises(VectorError):
+        quantise(np.zeros(2), 1.0, 10, np.array([0.5, np.nan]))
+
+
+@pytest.mark.parametrize("clip", [0.0, -1.0, float("nan"), float("inf"), 1e308])
+def test_a_bad_clip_is_refused(clip: float) -> None:
+    with pytest.raises(ParameterError):
+        quantise(np.zeros(2), clip, 100, np.zeros(2))
+
+
+def test_uniforms_have_53_bits_and_never_reach_one() -> None:
+    assert uniforms_from_bytes(b"\xff" * 8, 1)[0] == 1 - 2.0**-53
+    assert uniforms_from_bytes(bytes(8), 1)[0] == 0.0
+    assert uniforms_from_bytes(b"\0\x08" + bytes(6), 1)[0] == 2.0**-53
+    with pytest.raises(VectorError):
+        uniforms_from_bytes(bytes(9), 1)
+
+
+def test_the_budget_is_refused_in_these_words() -> None:
+    check_budget(3, 5461, 16)
+    with pytest.raises(
+        BudgetError, match=r"^3 owners x q_max 8191 = 24573 exceeds the 16-bit budget 16383$"
+    ) as caught:
+        check_budget(3, 8191, 16)
+    assert "5461" in caught.value.help
+    with pytest.raises(ParameterError, match=r"^group size 1 below minimum 3$"):
+        check_budget(1, 1, 16)
+    with pytest.raises(ParameterError):
+        check_budget(3, 0, 16)
+    with pytest.raises(ParameterError):
+        check_budget(3, 1, 64)
+
+
+@given(st.integers(3, 16), st.integers(1, 1 << 31), widths)
+def test_the_budget_keeps_every_difference_of_sums_in_a_lane(size: int, limit: int, bits: int) -> None:
+    try:
+        check_budget(size, limit, bits)
+    except BudgetError:
+        assert size * limit >= 1 << (bits - 2)
+    else:
+        assert 2 * size * limit < 1 << (bits - 1)
+
+
+@given(widths, st.data())
+def test_lift_undoes_to_ring_and_unpack_undoes_pack(bits: int, data: st.DataObject) -> None:
+    half = 1 << (bits - 1)
+    values = data.draw(st.lists(st.integers(-half, half - 1), min_size=1, max_size=70))
+    layout = RingLayout(len(values), bits)
+    lanes = to_ring(np.array(values, dtype=np.int64), layout)
+    packed = pack(lanes, layout)
+    assert len(packed) == layout.byte_count == 32 * layout.word_count
+    assert lift(lanes, layout).tolist() == values + [0] * (layout.lane_count - len(values))
+    assert np.array_equal(unpack(packed, layout), lanes)
+    first_word = int.from_bytes(packed[:32], "big")
+    assert first_word >> (256 - bits) == values[0] % (1 << bits)
+
+
+@given(widths, st.integers(1, 5), st.data())
+def test_any_bytes_of_the_right_length_are_a_vector(bits: int, words: int, data: st.DataObject) -> None:
+    layout = RingLayout(words * 256 // bits, bits)
+    vector = data.draw(st.binary(min_size=32 * words, max_size=32 * words))
+    lanes = unpack(vector, layout)
+    assert pack(lanes, layout) == vector
+    lanes += layout.dtype.type(1)  # memory of its own, not the message's
+    with pytest.raises(VectorError):
+        unpack(vector + b"\0", layout)
+
+
+@given(st.integers(1, 10_000), widths)
+def test_layout(count: int, bits: int) -> None:
+    layout = RingLayout(count, bits)
+    assert layout.lanes_per_word * bits == 256
+    assert (layout.word_count - 1) * layout.lanes_per_word < count <= layout.lane_count
+    assert layout.dtype.itemsize * 8 == bits and layout.dtype.kind == "u"
+
+
+def test_lanes_of_another_kind_are_refused() -> None:
+    layout = RingLayout(16, 16)
+    wrong: list[Any] = [
+        np.zeros(16, "<u4"),
+        np.zeros(15, "<u2"),
+        np.zeros(32, "<u2")[::2],
+        np.zeros(16, ">u2"),
+    ]
+    for lanes in wrong:
+        with pytest.raises(VectorError):
+            pack(lanes, layout)
+        with pytest.raises(VectorError):
+            lift(lanes, layout)
+    with pytest.raises(VectorError):
+        to_ring(np.full(16, 1 << 15), layout)
+    with pytest.raises(VectorError):
+        to_ring(np.zeros(16), layout)  # type: ignore[arg-type]
+    for count, bits in ((0, 16), (1 << 32, 16), (1, 12)):
+        with pytest.raises(OmniLyticsError):
+            RingLayout(count, bits)
+
+
+def test_clip_fraction_and_clamp() -> None:
+    assert clip_fraction(np.array([0.0, 1.0, -1.5, 2.0]), 1.0) == 0.5
+    assert clip_fraction(np.array([]), 1.0) == 0.0
+    assert clamp_sum(np.array([-100, -30, 0, 31]), 3, 10).tolist() == [-30, -30, 0, 30]
