@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiomqtt
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import BrokerError, ConfigurationError, MessageError
-from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic
+from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, topic_filter
 
 MAX_BACKOFF_SECONDS = 30.0
 # Without it every hop waits 44 ms for Nagle's algorithm.
@@ -119,7 +119,7 @@ class Broker:
             timeout=10,
             max_queued_outgoing_messages=0,
         ) as client:
-            await client.subscribe(topic(self._run, "+", "+", self._me, "+"), qos=1)
+            await client.subscribe(topic_filter(self._run, self._me), qos=1)
             await client.subscribe(self._presence_topic("+"), qos=1)
             await client.publish(mine, b"1", qos=1, retain=True)
             self.connected.set()
@@ -155,7 +155,7 @@ class Broker:
             self.dropped += 1
             self._log("message.dropped", str(error), "warning", code=error.code)
             return
-        self._on_message(Arrived(named.task, named.round, named.sender, data))
+        self._on_message(Arrived(named.task, named.round_number, named.sender, data))
 
     async def say_goodbye(self) -> None:
         """Tells the others at once that we are away (a clean disconnect sends no will)."""

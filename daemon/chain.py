@@ -27,6 +27,7 @@ from omnilytics.peers.market import (
     TaskState,
     TaskStatus,
 )
+from omnilytics.peers.messages import run_identifier
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import Web3Exception
 
@@ -143,7 +144,7 @@ class Chain:
     @property
     def run_name(self) -> str:
         """Tells this market on this chain from every other on one broker: 16 hex digits."""
-        return keccak(self.chain_id.to_bytes(32, "big"), self.market, self.genesis)[:8].hex()
+        return run_identifier(self.chain_id, self.market, self.genesis)
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -269,6 +270,14 @@ class Chain:
             for log in await self._logs("TaskCreated", first, last, _word(task_id)):
                 return bytes(log["args"]["spec"]), _address(log["args"]["modelOwner"])
         raise ChainError(f"no task {task_id} on this contract", help="list tasks, and check --task")
+
+    async def tasks_of(self, model_owner: bytes, until: int) -> list[tuple[int, bytes]]:
+        """The tasks that an account has created, newest first: (task, spec)."""
+        found: list[tuple[int, bytes]] = []
+        for first, last in _windows(until):
+            logs = await self._logs("TaskCreated", first, last, None, bytes(12) + model_owner)
+            found += [(log["args"]["taskId"], bytes(log["args"]["spec"])) for log in reversed(logs)]
+        return found
 
     async def opening(self, task_id: int, round_number: int, until: int) -> RoundOpening:
         """How a round was opened."""

@@ -106,6 +106,11 @@ class Journal:
         assert row is not None
         return row[0]
 
+    def get(self, name: str) -> bytes | None:
+        """What `bind` remembers under a name, if anything."""
+        row = self._row("SELECT value FROM meta WHERE name = ?", name)
+        return None if row is None else row[0]
+
     def nonce(self, task: int, fresh: bytes) -> bytes:
         """The nonce for a task's draw: the fresh one on first use, the same one ever after."""
         self._write("INSERT OR IGNORE INTO nonces VALUES (?, ?)", task, fresh)

@@ -65,6 +65,11 @@ class TransactionQueue:
         self._done_at: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._nonce: int | None = None
+        self._resent = asyncio.Event()
+
+    async def settled(self) -> None:
+        """Returns when what an earlier life of the daemon had sent is mined, or can never be."""
+        await self._resent.wait()
 
     def wanted(self, key: str, block: int) -> bool:
         """Whether a duty seen in a snapshot of this block still needs a transaction from us."""
@@ -92,6 +97,7 @@ class TransactionQueue:
     async def run(self) -> None:
         """Works the queue until cancelled. First of all: what an earlier life sent and never saw mined."""
         await self._resend()
+        self._resent.set()
         while True:
             order = await self._orders.get()
             try:
@@ -123,7 +129,9 @@ class TransactionQueue:
                     if receipt is None and nonce >= await self._chain.next_nonce(self._keys.address):
                         await self._chain.send_raw(raw)
                         self._log("tx.resent", f"sent {duty} again after a restart", tx=tx_hash)
-                    elif receipt is not None:
+                    if receipt is None:
+                        receipt = await self._wait([tx_hash], self._fees.bump_seconds)
+                    if receipt is not None:
                         self._journal.transaction_mined(nonce, receipt.block)
                     break
                 except ContractRefused:

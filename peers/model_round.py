@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from omnilytics.peers.errors import MessageError
-from omnilytics.peers.hashing import keccak
-from omnilytics.peers.messages import Hello, ModelKey, ModelKeyReceived
+from omnilytics.peers.messages import Hello, ModelKey, ModelKeyReceived, receipt_digest
 from omnilytics.peers.owner_round import (
     CommitPhaseClosed,
     Entropy,
@@ -128,7 +127,7 @@ def _received(
                     effects.append(_deliver(state, address, entropy))
                 return state, effects
             case ModelKeyReceived(digest=digest):
-                if digest != keccak(state.model_key, state.pad_seeds[recipient.position]):
+                if digest != receipt_digest(state.model_key, state.pad_seeds[recipient.position]):
                     raise MessageError("the receipt is for another key or pad")
                 state = replace(state, delivered=state.delivered | {address})
                 if state.stage is ModelStage.DELIVERING and not state.missing():

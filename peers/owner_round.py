@@ -21,7 +21,14 @@ from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import RoundOpening
 from omnilytics.peers.masking import PairMask
-from omnilytics.peers.messages import Hello, Message, ModelKey, ModelKeyReceived, SeedAcknowledgement
+from omnilytics.peers.messages import (
+    Hello,
+    Message,
+    ModelKey,
+    ModelKeyReceived,
+    SeedAcknowledgement,
+    receipt_digest,
+)
 from omnilytics.peers.phases import OWNER_MOVES, Cause, OwnerStage
 from omnilytics.peers.round_keys import Peer, RoundKeys
 from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
@@ -370,7 +377,7 @@ def _heard_model_key(
     if keccak(pad_seed) != state.opening.pad_hashes[state.position]:
         raise MessageError("the pad is not the one that the chain names")
     receipt = ModelKeyReceived(
-        state.keys.ctx, state.keys.address, state.model_owner.address, keccak(key, pad_seed)
+        state.keys.ctx, state.keys.address, state.model_owner.address, receipt_digest(key, pad_seed)
     )
     effects: list[OwnerEffect] = [
         SendEnvelope(

@@ -1,0 +1,52 @@
+"""The command `omnilytics`: parses, calls, prints. Errors of ours become one line, one line of help, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+from omnilytics.daemon.commands.initialise import init
+from omnilytics.daemon.commands.model import model
+from omnilytics.daemon.commands.owner import owner
+from omnilytics.daemon.commands.tasks import tasks
+from omnilytics.peers.errors import OmniLyticsError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="omnilytics")
+def cli() -> None:
+    """A secure data market for machine learning: owners train, the contract aggregates and pays.
+
+    \b
+    Exit codes: 0 done (also after SIGTERM or SIGINT), 1 other, 2 usage or configuration,
+    3 communications, 4 chain interface, 5 port, 6 account, funds or keys,
+    7 contract mismatch, 8 data folder in use, 9 data or journal.
+    """
+
+
+cli.add_command(init)
+cli.add_command(model)
+cli.add_command(owner)
+cli.add_command(tasks)
+
+
+def main() -> None:
+    """The entry point of the installed command."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)
+    except click.Abort:
+        click.echo("aborted", err=True)
+        sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except OmniLyticsError as error:
+        click.echo(f"error: {error.message}", err=True)
+        click.echo(f"  {error.help}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

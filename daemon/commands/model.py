@@ -1,0 +1,53 @@
+"""omnilytics model run: a model owner's daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from omnilytics.daemon.commands.options import network_options, settings_from
+
+
+@click.group()
+def model() -> None:
+    """The model owner's side."""
+
+
+@model.command()
+@network_options
+@click.option(
+    "--test", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Own labelled rows: .npz or .csv."
+)
+@click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
+@click.option("--model", "architecture", default="softmax", show_default=True, help="softmax or mlp:WIDTH,WIDTH.")
+@click.option("--rounds", type=int, default=20, show_default=True)
+@click.option("--groups", type=int, default=6, show_default=True, help="Groups at most.")
+@click.option("--group-size", type=int, default=3, show_default=True, help="Owners in a group.")
+@click.option("--faulty", type=int, default=1, show_default=True, help="Poisoned groups tolerated.")
+@click.option("--strict", is_flag=True, help="Select m = G - f - 2 groups (Krum's guarantee) instead of G - f.")
+@click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), default="16", show_default=True)
+@click.option("--rate", type=int, default=10**15, show_default=True, metavar="WEI", help="For an owner and round.")
+@click.option("--batch-size", type=int, help="Rows of an owner's batch.")
+@click.option("--optimiser", help="As momentum:RATE,DECAY or sgd:RATE.")
+@click.option("--clip", type=float, help="Largest magnitude of a gradient's value (default: from own rows).")
+@click.option("--depth", type=int, default=0, show_default=True, help="Blocks between commit and post.")
+@click.option("--block-seconds", type=int, default=1, show_default=True, help="Slowest block time of the chain.")
+@click.option("--join-seconds", type=int, default=120, show_default=True)
+@click.option("--open-seconds", type=int, default=60, show_default=True, help="Own time to open a round.")
+@click.option("--phase-seconds", type=int, default=60, show_default=True, help="Commit, post and settle each.")
+@click.option("--turn-seconds", type=int, default=5, show_default=True, help="A settler's turn.")
+@click.option("--settle-price-cap", type=int, default=50 * 10**9, show_default=True, metavar="WEI")
+@click.option("--seed", type=int, default=0, show_default=True, help="For the initial weights.")
+@click.option("--task", type=int, help="Go on with this task instead of creating one.")
+def run(**options: Any) -> None:
+    """Create a task with its reward in escrow, train through it to the end, collect what is left.
+
+    \b
+    Example: omnilytics model run --home ./model --chain http://127.0.0.1:8545 \\
+                 --market 0x5FbD... --broker mqtt://127.0.0.1:1883 --test own.npz --rounds 20
+    """
+    from omnilytics.daemon.run import ModelOptions, run_model
+
+    settings, password_file = settings_from(options)
+    run_model(settings, password_file, ModelOptions(**options))

@@ -1,0 +1,100 @@
+"""Where a participant lives and whom it talks to: flags over environment over config.toml over defaults."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omnilytics.peers.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One participant's settings; durations in seconds, prices in wei a gas."""
+
+    home: Path
+    chain: str = "http://127.0.0.1:8545"
+    market: str = ""
+    broker: str = "mqtt://127.0.0.1:1883"
+    chain_id: int | None = None
+    # Blocks under the head whose state is trusted; 0 is for local chains that cannot fork.
+    finality_depth: int = 0
+    gas_price_cap: int = 500 * 10**9
+    gas_tip: int = 10**9
+    poll_seconds: float = 0.2
+    resend_seconds: float = 1.0
+    away_grace_seconds: float = 2.0
+    patience_seconds: float = 20.0
+    verbose: bool = False
+
+    @property
+    def market_address(self) -> bytes:
+        """20 bytes. Raises ConfigurationError."""
+        text = self.market.removeprefix("0x")
+        try:
+            address = bytes.fromhex(text)
+        except ValueError:
+            address = b""
+        if len(address) != 20:
+            raise ConfigurationError(
+                f"market address '{self.market}' is not 0x and 40 hex digits", help="set --market"
+            )
+        return address
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file."""
+        return self.home / "journal.sqlite"
+
+    @property
+    def log_path(self) -> Path:
+        """The log's file."""
+        return self.home / "log.jsonl"
+
+    @property
+    def keys_folder(self) -> Path:
+        """The key files' folder."""
+        return self.home / "keys"
+
+    @property
+    def password_path(self) -> Path:
+        """The default password file."""
+        return self.home / "password"
+
+
+def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
+    """Settings from home/config.toml, overridden by those values that are not None.
+
+    Raises ConfigurationError for a file that is not TOML, an unknown key or a value of a wrong type.
+    """
+    known = {field.name: field for field in fields(Settings) if field.name != "home"}
+    path = home / "config.toml"
+    said: dict[str, Any] = {}
+    if path.exists():
+        try:
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path}: {error}") from error
+    for name in said:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigurationError(
+                f"unknown option '{name}' in {path}" + (f"; did you mean '{close[0]}'?" if close else "")
+            )
+    said |= {name: value for name, value in overrides.items() if value is not None}
+    for name, value in said.items():
+        default = known[name].default
+        if isinstance(default, bool):
+            wanted: type | tuple[type, ...] = bool
+        elif isinstance(default, float):
+            wanted = (int, float)
+        else:
+            wanted = int if default is None else type(default)
+        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+            raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+            raise ConfigurationError(f"option '{name}' is negative: {value!r}")
+    return Settings(home, **said)

@@ -1,0 +1,317 @@
+"""The wiring page: one participant's process. Reads inputs, hands them to its part, keeps everything running.
+
+One queue of events feeds one part (a data owner's or a model owner's), so that no two of its steps ever
+overlap. Training, masking and settling sums run in threads and come back as events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from omnilytics.daemon.broker import Arrived, Broker
+from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.config import Settings
+from omnilytics.daemon.journal import Journal
+from omnilytics.daemon.keystore import Keys
+from omnilytics.daemon.log import Logger, show, terminal_if
+from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
+from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
+from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
+from omnilytics.peers.owner_round import Pace
+
+TICK_SECONDS = 0.2
+HEARTBEAT_SECONDS = 10.0
+MAX_BACKOFF_SECONDS = 30.0
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class SnapshotSeen:
+    """The task as a new block shows it."""
+
+    snapshot: TaskSnapshot
+
+
+@dataclass(frozen=True)
+class PresenceChanged:
+    """The broker says that somebody is there, or has gone."""
+
+    address: bytes
+    online: bool
+
+
+@dataclass(frozen=True)
+class TimePassed:
+    """Time has passed."""
+
+
+@dataclass(frozen=True)
+class WorkDone:
+    """Work that ran outside the event loop has ended; `proceed` goes on with its result."""
+
+    proceed: Callable[[], Awaitable[None]]
+
+
+Event = SnapshotSeen | Arrived | PresenceChanged | TimePassed | WorkDone
+
+
+class Part(Protocol):
+    """What a participant plays: the model owner's part or a data owner's."""
+
+    task_id: int | None
+
+    async def prepare(self) -> None:
+        """Before anything else: find or create the task."""
+
+    async def handle(self, event: Event) -> None:
+        """One event."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do, for ever."""
+
+
+class Node:
+    """A participant's process: its keys, journal, log, chain, broker and queue of events."""
+
+    def __init__(self, settings: Settings, keys: Keys, role: str) -> None:
+        self.settings = settings
+        self.keys = keys
+        self.me = keys.address
+        self.log = Logger(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
+        self.log.protect(*keys.secrets())
+        self.journal = Journal(settings.journal_path)
+        self.chain = Chain(settings.chain, settings.market_address)
+        self.transactions = TransactionQueue(
+            self.chain,
+            keys,
+            self.journal,
+            self.log,
+            FeePolicy(settings.gas_price_cap, settings.gas_tip),
+            self._after_transaction,
+        )
+        self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
+        self.entropy: Callable[[int], bytes] = os.urandom
+        self.broker: Broker
+        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._work: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._look_again = asyncio.Event()
+        self._members_changed = True
+        self.online: dict[bytes, bool] = {}
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self, part: Part) -> None:
+        """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
+        background: list[asyncio.Task[None]] = []
+        reason = "error"
+        try:
+            await self._connect()
+            background = [
+                asyncio.create_task(coroutine)
+                for coroutine in (
+                    self.broker.run(),
+                    self.transactions.run(),
+                    self._tick(),
+                    self._heartbeat(),
+                )
+            ]
+            self.log("daemon.ready", "ready")
+            stopping = asyncio.create_task(self._stop.wait())
+            playing = asyncio.create_task(self._play(part))
+            done, _ = await asyncio.wait(
+                {stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                # A background task never ends by itself: if one has, its error is ours.
+                if task is not stopping:
+                    await task
+            reason = "finished" if playing in done else "signal"
+            background += [stopping, playing]
+            with contextlib.suppress(OSError):
+                await self.broker.say_goodbye()
+        except OmniLyticsError as error:
+            self.log("daemon.failed", str(error), "error", code=error.code, help=error.help)
+            raise
+        finally:
+            for task in [*background, *self._work]:
+                task.cancel()
+            await asyncio.gather(*background, *self._work, return_exceptions=True)
+            await self.chain.close()
+            self.journal.close()
+            self.log("daemon.exit", f"exit: {reason}", reason=reason)
+            self.log.close()
+
+    async def _connect(self) -> None:
+        pause = 0.5
+        while True:
+            try:
+                await self.chain.connect(self.settings.chain_id)
+                break
+            except ChainMismatchError:
+                raise
+            except ChainError as error:
+                self.log("rpc.error", str(error), "warning", code=error.code)
+                if self._stop.is_set():
+                    raise
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+        # A local chain that was started anew has the same chain id and addresses, but another genesis.
+        identity = self.chain.genesis + self.chain.market
+        if self.journal.bind("chain", identity) != identity:
+            raise ChainMismatchError(
+                "this data folder belongs to another chain or market",
+                help="use another --home for every chain and market",
+            )
+        self.broker = Broker(
+            self.settings.broker,
+            self.chain.run_name,
+            self.me,
+            self.log,
+            self._events.put_nowait,
+            lambda address, online: self._events.put_nowait(PresenceChanged(address, online)),
+        )
+
+    async def _play(self, part: Part) -> None:
+        await part.prepare()
+        watching = asyncio.create_task(self._watch(part))
+        try:
+            while not part.finished:
+                getting = asyncio.create_task(self._events.get())
+                await asyncio.wait({getting, watching}, return_when=asyncio.FIRST_COMPLETED)
+                if watching.done():
+                    getting.cancel()
+                    await watching
+                event = await getting
+                if isinstance(event, PresenceChanged):
+                    self.online[event.address] = event.online
+                try:
+                    await part.handle(event)
+                except ChainError as error:
+                    # Duties are looked at again with the next block; nothing is lost but time.
+                    self.log("rpc.error", str(error), "warning", code=error.code)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            self._events.put_nowait(TimePassed())
+
+    async def _heartbeat(self) -> None:
+        while True:
+            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    # ----------------------------------------------------------------- watching
+
+    async def _watch(self, part: Part) -> None:
+        """Puts a snapshot on the queue whenever the head changes; members are read again only when they may differ."""
+        params: TaskParams | None = None
+        members: tuple[Member, ...] | None = None
+        seen = b""
+        membership: tuple[object, ...] = ()
+        pause = self.settings.poll_seconds
+        while True:
+            try:
+                head = await self.chain.head()
+                if part.task_id is not None and head.hash != seen:
+                    params = params or await self.chain.params(part.task_id)
+                    depth = self.settings.finality_depth
+                    snapshot = await self.chain.snapshot(part.task_id, params, head, depth, members or ())
+                    state = snapshot.state
+                    now = (state.status, state.phase, state.round, state.member_count, state.short, state.dissolved)
+                    if members is None or now != membership or self._members_changed:
+                        self._members_changed = False
+                        block = None if depth == 0 else max(0, head.number - depth)
+                        members = await self.chain.members(part.task_id, block)
+                        snapshot = TaskSnapshot(
+                            part.task_id, params, state, members, head.number, head.time
+                        )
+                        membership = now
+                    seen = head.hash
+                    self._events.put_nowait(SnapshotSeen(snapshot))
+                pause = self.settings.poll_seconds
+            except ChainError as error:
+                self.log("rpc.error", str(error), "warning", code=error.code)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+            self._look_again.clear()
+            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._look_again.wait(), pause)
+
+    async def _after_transaction(self, _key: str, _receipt: object) -> None:
+        self._members_changed = True
+        self._look_again.set()
+
+    def members_may_have_changed(self) -> None:
+        """The next snapshot reads all members again."""
+        self._members_changed = True
+
+    # --------------------------------------------------------------------- work
+
+    def in_thread(
+        self, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]
+    ) -> None:
+        """Runs work off the event loop; its result, or its error, comes back as an event."""
+
+        async def run() -> None:
+            outcome: _T | OmniLyticsError
+            try:
+                outcome = await asyncio.to_thread(work)
+            except OmniLyticsError as error:
+                outcome = error
+            self._events.put_nowait(WorkDone(lambda: proceed(outcome)))
+
+        task = asyncio.create_task(run())
+        self._work.add(task)
+        task.add_done_callback(self._work_ended)
+
+    def _work_ended(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            # A bug in our own code: say it and stop rather than wait for work that never comes.
+            self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
+            self._stop.set()
+
+    @staticmethod
+    def clock() -> float:
+        """Our own clock, seconds; for patience only, never for deadlines."""
+        return time.monotonic()
+
+
+@contextlib.contextmanager
+def lock_home(home: Path) -> Any:
+    """Holds the data folder for this process. Raises LockError naming the holder."""
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = home / "lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise LockError(
+                f"data directory {home} in use by pid {holder}", help="stop that process, or use another --home"
+            ) from error
+        file.seek(0)
+        file.truncate()
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

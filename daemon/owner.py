@@ -1,0 +1,534 @@
+"""A data owner's part: joins one task, plays its rounds, posts, settles in turn, collects.
+
+Duties come from the chain's snapshots (peers.duties); the seed exchange of the round at hand is
+peers.owner_round. This module only performs: journal, broker, chain, training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.journal import StoredVector
+from omnilytics.daemon.log import show
+from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.posting import PostedVectors, post_parts
+from omnilytics.daemon.protection.envelope import open_model
+from omnilytics.daemon.spec import TaskSpec, decode_spec
+from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.payload import decode_payload
+from omnilytics.daemon.training.update import GradientFunction, Update, compute_update, honest_gradient
+from omnilytics.peers import owner_round
+from omnilytics.peers.commitment import links
+from omnilytics.peers.duties import PlayRound, Poke, PostVector, Reveal, SettleChunk, Withdraw, owner_duties
+from omnilytics.peers.errors import (
+    CommitmentError,
+    DataError,
+    FundsError,
+    JournalError,
+    MessageError,
+    ModelMismatchError,
+    OmniLyticsError,
+    ParameterError,
+)
+from omnilytics.peers.hashing import abi_words, keccak
+from omnilytics.peers.keys import BoxIdentity
+from omnilytics.peers.market import (
+    MemberStatus,
+    RoundOpening,
+    RoundPhase,
+    TaskSnapshot,
+    TaskStatus,
+    bits,
+)
+from omnilytics.peers.masking import mask_vector
+from omnilytics.peers.owner_round import OwnerInput, OwnerRound
+from omnilytics.peers.phases import OwnerStage
+from omnilytics.peers.quantise import pack, to_ring
+from omnilytics.peers.round_keys import Peer, RoundKeys
+
+# Messages that came before the chain told us of their round: a few a member, replayed when it has.
+_EARLY_MESSAGES = 1024
+
+
+@dataclass
+class OwnerChoices:
+    """What an owner decides for itself."""
+
+    dataset: Dataset = field(repr=False)
+    # Entropy of a round's batch; os.urandom, except on testbeds that must be replayed.
+    batch_entropy: Callable[[int], bytes]
+    # wei; a task with a larger stake is left alone.
+    max_stake: int = 10**18
+    gradient: GradientFunction = honest_gradient
+    withdraw_to: bytes | None = None
+
+
+class OwnerPart:
+    """Plays one task as a data owner."""
+
+    def __init__(self, node: Node, task_id: int | None, choices: OwnerChoices) -> None:
+        self.task_id = task_id
+        self._node = node
+        self._choices = choices
+        self._spec: TaskSpec
+        self._dataset: Dataset
+        self._snapshot: TaskSnapshot | None = None
+        self._round: OwnerRound | None = None
+        self._opening: RoundOpening | None = None
+        self._early: deque[Arrived] = deque(maxlen=_EARLY_MESSAGES)
+        self._settling: tuple[bytes, PostedVectors] | None = None
+        self._refused_rounds: set[bytes] = set()
+        self._last_place: tuple[object, ...] = ()
+        self._done = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is collected and nothing more can come."""
+        return self._done
+
+    @property
+    def _task(self) -> int:
+        assert self.task_id is not None
+        return self.task_id
+
+    async def prepare(self) -> None:
+        """Finds a task that fits our data and policy, waiting for one where none is named.
+
+        Raises DataError, ParameterError or FundsError when the task that was named does not fit.
+        """
+        node = self._node
+        known = node.journal.get("task")
+        if self.task_id is None and known is not None:
+            self.task_id = int.from_bytes(known, "big")
+        if self.task_id is not None:
+            await self._accept(self.task_id)
+        refused: set[int] = set()
+        while self.task_id is None:
+            for task in range(await node.chain.task_count(), 0, -1):
+                if task in refused or (await node.chain.state(task)).status is not TaskStatus.JOINING:
+                    continue
+                try:
+                    await self._accept(task)
+                    self.task_id = task
+                    break
+                except (DataError, ParameterError, FundsError, ModelMismatchError) as error:
+                    refused.add(task)
+                    node.log("task.refused", str(error), code=error.code, task=task)
+            else:
+                await asyncio.sleep(node.settings.poll_seconds)
+        node.journal.bind("task", self._task.to_bytes(8, "big"))
+
+    async def _accept(self, task: int) -> None:
+        """Reads a task's description and checks our data and policy against it."""
+        node = self._node
+        head = await node.chain.head()
+        spec_bytes, _ = await node.chain.created_task(task, head.number)
+        spec = decode_spec(spec_bytes)
+        params = await node.chain.params(task)
+        if params.stake > self._choices.max_stake:
+            raise FundsError(
+                f"task {task} wants a stake of {params.stake} wei, more than {self._choices.max_stake} wei",
+                help="raise --max-stake, or join another task",
+            )
+        if spec.model.value_count != params.value_count:
+            raise ModelMismatchError(
+                f"the task's model has {spec.model.value_count} values, its vectors {params.value_count}"
+            )
+        dataset = self._choices.dataset
+        if dataset.column_count != spec.feature_count:
+            raise DataError(
+                f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
+                help="check --data, and that columns are in the order the task describes",
+            )
+        self._spec, self._dataset = spec, dataset.with_classes(spec.classes)
+
+    async def handle(self, event: Event) -> None:
+        """One event."""
+        match event:
+            case SnapshotSeen(snapshot):
+                self._snapshot = snapshot
+                self._log_place(snapshot)
+                await self._follow(snapshot)
+                await self._perform_duties(snapshot)
+            case Arrived():
+                await self._arrived(event)
+            case PresenceChanged(address, online):
+                await self._step(owner_round.PresenceSeen(address, online, self._node.clock()))
+            case TimePassed():
+                await self._step(owner_round.Tick(self._node.clock()))
+            case WorkDone(proceed):
+                await proceed()
+
+    # -------------------------------------------------------------------- chain
+
+    def _log_place(self, snapshot: TaskSnapshot) -> None:
+        """Says when a phase is entered: the monitor's clockwork."""
+        state = snapshot.state
+        place = (state.status, state.round, state.phase)
+        if place == self._last_place:
+            return
+        self._last_place = place
+        me = snapshot.member(self._node.me)
+        group = snapshot.group_of(me) if me is not None and me.status is MemberStatus.SEATED else None
+        name = state.phase.name if state.status is TaskStatus.RUNNING else state.status.name
+        self._node.log(
+            "phase.enter",
+            f"{name.lower()}",
+            task=self._task,
+            round=state.round,
+            group=group,
+            phase=name.lower(),
+            block=snapshot.block,
+            deadline=state.phase_end,
+        )
+
+    async def _follow(self, snapshot: TaskSnapshot) -> None:
+        """Tells the round's machine what the chain shows."""
+        state, round_ = snapshot.state, self._round
+        if round_ is None or self._opening is None:
+            return
+        now = self._node.clock()
+        closed = state.ctx != self._opening.ctx or state.phase is not RoundPhase.COMMIT
+        if closed or state.sat_out >> round_.group & 1:
+            await self._step(owner_round.CommitPhaseClosed(now))
+            self._round = None
+            return
+        me = snapshot.member(self._node.me)
+        if me is not None and me.committed_in(state.round):
+            await self._step(owner_round.CommitConfirmed(now))
+
+    async def _perform_duties(self, snapshot: TaskSnapshot) -> None:
+        node = self._node
+        if await self._join_if_open(snapshot):
+            return
+        for duty in owner_duties(snapshot, node.me):
+            match duty:
+                case Reveal():
+                    self._send(snapshot, "reveal", "reveal", self._task, self._nonce())
+                case Poke(reason):
+                    key = f"poke {snapshot.state.status} {snapshot.state.round} {snapshot.state.phase}"
+                    self._send(snapshot, key, "poke", self._task, reason=reason)
+                case PlayRound(round_number):
+                    await self._play(snapshot, round_number)
+                case PostVector(round_number):
+                    await self._post(snapshot, round_number)
+                case SettleChunk():
+                    await self._settle(snapshot)
+                case Withdraw():
+                    await self._withdraw(snapshot)
+                case _:
+                    pass
+
+    def _send(
+        self, snapshot: TaskSnapshot, key: str, function: str, *arguments: object, value: int = 0, **more: object
+    ) -> bool:
+        """Queues a transaction for a duty unless it is on its way already."""
+        if not self._node.transactions.wanted(key, snapshot.block):
+            return False
+        fields = {"task": self._task, "round": snapshot.state.round, **more}
+        self._node.transactions.submit(key, function, *arguments, value=value, **fields)
+        return True
+
+    def _nonce(self) -> bytes:
+        return self._node.journal.nonce(self._task, self._node.entropy(32))
+
+    async def _join_if_open(self, snapshot: TaskSnapshot) -> bool:
+        """Joins while the task is open; True while there is nothing else to do."""
+        node = self._node
+        if snapshot.member(node.me) is not None:
+            return False
+        if snapshot.state.status is TaskStatus.JOINING and snapshot.time < snapshot.state.phase_end:
+            commitment = keccak(abi_words(self._task, node.me, self._nonce()))
+            self._send(
+                snapshot,
+                "join",
+                "join",
+                self._task,
+                node.keys.box.public,
+                commitment,
+                [],
+                value=snapshot.params.stake,
+            )
+        elif snapshot.state.status is not TaskStatus.JOINING and node.transactions.idle:
+            node.log("task.missed", "the task is closed to new owners", "warning", task=self._task)
+            self._done = True
+        return True
+
+    # -------------------------------------------------------------------- round
+
+    async def _play(self, snapshot: TaskSnapshot, round_number: int) -> None:
+        node, ctx = self._node, snapshot.state.ctx
+        if self._round is not None or ctx in self._refused_rounds:
+            return
+        me = snapshot.member(node.me)
+        assert me is not None
+        if not node.journal.claim_round(self._task, round_number, ctx):
+            stored = node.journal.vector(self._task, round_number)
+            if stored is not None and stored.ctx == ctx:
+                # An earlier life got as far as the vector, so all masks were agreed: the same bytes go on.
+                arguments = (self._task, ctx, stored.root)
+                self._send(snapshot, f"commit {round_number}", "commit", *arguments, phase="commit")
+                return
+            # Seeds live in memory only. Whatever an earlier life of this daemon, or another fork, has
+            # agreed with the mates is gone, and a second exchange could make a second vector.
+            self._sit_out(ctx, round_number, "this round was begun before a restart or on another fork", ())
+            return
+        self._opening = await node.chain.opening(self._task, round_number, snapshot.block)
+        if self._opening.ctx != ctx:
+            self._refused_rounds.add(ctx)
+            return
+        group = snapshot.group_of(me)
+        mates = tuple(
+            (position, Peer(mate.account, mate.box_key))
+            for position, mate in enumerate(snapshot.group(group))
+            if mate.account != node.me
+        )
+        model_owner = Peer(snapshot.state.model_owner, snapshot.state.box_key)
+        ephemeral = BoxIdentity.from_entropy(node.entropy(32))
+        node.log.protect(ephemeral.secret)
+        keys = RoundKeys(node.me, ctx, node.keys.box, ephemeral)
+        position = me.seat % snapshot.params.group_size
+        node.log(
+            "round.begin",
+            "exchanging seeds",
+            task=self._task,
+            round=round_number,
+            group=group,
+            phase="seeding",
+            block=self._opening.block,
+        )
+        self._round, effects = owner_round.begin(
+            keys, self._opening, group, position, model_owner, mates, node.pace, node.clock(), node.entropy
+        )
+        await self._perform(effects)
+        for address, online in node.online.items():
+            await self._step(owner_round.PresenceSeen(address, online, node.clock()))
+        early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
+        for arrived in early:
+            await self._arrived(arrived)
+
+    async def _arrived(self, arrived: Arrived) -> None:
+        if arrived.task != self._task:
+            return
+        known = self._snapshot.state.round if self._snapshot is not None else 0
+        if self._round is not None and arrived.round == self._round.opening.round:
+            event = owner_round.EnvelopeReceived(arrived.sender, arrived.payload, self._node.clock())
+            await self._step(event)
+        elif arrived.round in (known, known + 1) and self._is_member(arrived.sender):
+            self._early.append(arrived)
+
+    def _is_member(self, address: bytes) -> bool:
+        snapshot = self._snapshot
+        return snapshot is not None and (
+            address == snapshot.state.model_owner or snapshot.member(address) is not None
+        )
+
+    async def _step(self, event: OwnerInput) -> None:
+        if self._round is None:
+            return
+        before = self._round.stage
+        self._round, effects = owner_round.step(self._round, event, self._node.entropy)
+        if self._round.stage is not before:
+            self._node.log(
+                "stage.enter",
+                self._round.stage.value,
+                task=self._task,
+                round=self._round.opening.round,
+                group=self._round.group,
+                phase=self._round.stage.value,
+                dur_ms=int(1000 * (self._node.clock() - self._round.opened_at)),
+            )
+        await self._perform(effects)
+
+    async def _perform(self, effects: list[owner_round.OwnerEffect]) -> None:
+        node, round_ = self._node, self._round
+        assert round_ is not None
+        for effect in effects:
+            match effect:
+                case owner_round.SendEnvelope(receiver, envelope):
+                    node.broker.send(self._task, round_.opening.round, receiver, envelope)
+                case owner_round.ComputeUpdate(model_key):
+                    node.log.protect(model_key)
+                    await self._train(model_key, round_.opening)
+                case owner_round.MaskVector(quantised, pairs, pad_seed):
+                    node.log.protect(pad_seed, *(pair.seed for pair in pairs))
+                    self._mask(round_, quantised, pairs, pad_seed)
+                case owner_round.CommitVector(vector, root, quantised):
+                    self._commit(round_, vector, root, quantised)
+                case owner_round.DeclareSitOut(reason, missing):
+                    self._sit_out(round_.opening.ctx, round_.opening.round, reason, missing)
+                case owner_round.Note(event, text, peer):
+                    node.log(
+                        event,
+                        text,
+                        "warning",
+                        code=MessageError.code if event == "message.dropped" else None,
+                        task=self._task,
+                        round=round_.opening.round,
+                        peer_to=peer,
+                    )
+
+    async def _train(self, model_key: bytes, opening: RoundOpening) -> None:
+        node, spec, params = self._node, self._spec, self._snapshot_or_fail().params
+        encrypted = await node.chain.payload(opening)
+        batch_entropy = self._choices.batch_entropy(opening.round)
+        rounding_entropy = node.entropy(8 * params.value_count)
+        started = node.clock()
+
+        def work() -> Update:
+            plaintext = open_model(encrypted, model_key, opening)
+            payload = decode_payload(plaintext, spec.model, opening.round)
+            if not node.journal.see_model(self._task, opening.round, payload.weights_digest):
+                raise ModelMismatchError(
+                    "the model owner published the same weights in another round; not training"
+                )
+            return compute_update(
+                payload,
+                spec,
+                params,
+                self._dataset,
+                batch_entropy,
+                rounding_entropy,
+                self._choices.gradient,
+            )
+
+        async def proceed(outcome: Update | OmniLyticsError) -> None:
+            now = node.clock()
+            if isinstance(outcome, OmniLyticsError):
+                node.log(
+                    "train.refused",
+                    str(outcome),
+                    "error",
+                    code=outcome.code,
+                    task=self._task,
+                    round=opening.round,
+                )
+                await self._step_in(opening, owner_round.UpdateRefused(str(outcome), now))
+                return
+            node.log(
+                "train.done",
+                "update ready",
+                task=self._task,
+                round=opening.round,
+                dur_ms=int(1000 * (now - started)),
+                clip_rate=round(outcome.clipped, 6),
+            )
+            await self._step_in(opening, owner_round.UpdateReady(outcome.quantised, now))
+
+        node.in_thread(work, proceed)
+
+    async def _step_in(self, opening: RoundOpening, event: OwnerInput) -> None:
+        """A step with a result of earlier work, unless its round is over."""
+        if self._round is not None and self._round.opening.ctx == opening.ctx:
+            await self._step(event)
+
+    def _snapshot_or_fail(self) -> TaskSnapshot:
+        assert self._snapshot is not None
+        return self._snapshot
+
+    def _mask(
+        self,
+        round_: OwnerRound,
+        quantised: NDArray[np.int64],
+        pairs: tuple[owner_round.PairMask, ...],
+        pad_seed: bytes,
+    ) -> None:
+        params, ctx = self._snapshot_or_fail().params, round_.opening.ctx
+        seat = round_.group * params.group_size + round_.position
+
+        def work() -> tuple[bytes, bytes]:
+            lanes = to_ring(quantised, params.layout)
+            masked = mask_vector(lanes, ctx, round_.group, round_.position, pairs, pad_seed)
+            vector = pack(masked, params.layout)
+            return vector, links(vector, params.chunk_words, ctx, seat)[0]
+
+        async def proceed(outcome: tuple[bytes, bytes] | OmniLyticsError) -> None:
+            if isinstance(outcome, OmniLyticsError):
+                raise outcome
+            await self._step_in(round_.opening, owner_round.VectorMasked(*outcome, self._node.clock()))
+
+        self._node.in_thread(work, proceed)
+
+    def _commit(
+        self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]
+    ) -> None:
+        opening, snapshot = round_.opening, self._snapshot_or_fail()
+        # The order is the point: the bytes are durable before their root can be seen by anybody.
+        stored = StoredVector(opening.ctx, root, vector, quantised)
+        self._node.journal.store_vector(self._task, opening.round, stored)
+        fields = {"group": round_.group, "phase": "commit"}
+        self._send(snapshot, f"commit {opening.round}", "commit", self._task, opening.ctx, root, **fields)
+
+    def _sit_out(self, ctx: bytes, round_number: int, reason: str, missing: tuple[bytes, ...]) -> None:
+        self._refused_rounds.add(ctx)
+        self._node.log(
+            "round.sat-out",
+            reason,
+            "warning",
+            task=self._task,
+            round=round_number,
+            missing=[show(address) for address in missing],
+        )
+        self._send(self._snapshot_or_fail(), f"sitOut {round_number}", "sitOut", self._task, ctx)
+
+    # --------------------------------------------------------- post, settle, collect
+
+    async def _post(self, snapshot: TaskSnapshot, round_number: int) -> None:
+        me = snapshot.member(self._node.me)
+        assert me is not None
+        stored = self._node.journal.vector(self._task, round_number)
+        if stored is None or stored.ctx != snapshot.state.ctx:
+            raise JournalError(
+                f"round {round_number}: chain holds my commitment, journal does not; safe mode",
+                help="this data folder is old or a copy: stop every other daemon with this key and use the newest folder",
+            )
+        parts = post_parts(stored, snapshot.params, me.seat)
+        if len(parts) > 1:
+            # Some may be on the chain from an earlier life, or from before a refusal.
+            opening = await self._node.chain.opening(self._task, round_number, snapshot.block)
+            posted = await self._node.chain.posted(opening, snapshot.block)
+            there = {part.first_chunk for part in posted if part.seat == me.seat}
+            parts = [part for part in parts if part.first_chunk not in there]
+        # All parts are queued at once; the queue keeps their order.
+        for part in parts:
+            key = f"post {round_number} {part.first_chunk}"
+            arguments = (self._task, stored.ctx, part.first_chunk, part.data, part.next_link)
+            self._send(snapshot, key, "post", *arguments, group=snapshot.group_of(me), phase="post")
+
+    async def _settle(self, snapshot: TaskSnapshot) -> None:
+        node, state = self._node, snapshot.state
+        key = f"settle {state.round} {state.next_chunk}"
+        if not node.transactions.wanted(key, snapshot.block):
+            return
+        if self._settling is None or self._settling[0] != state.ctx:
+            opening = await node.chain.opening(self._task, state.round, snapshot.block)
+            parts = await node.chain.posted(opening, snapshot.block)
+            try:
+                vectors = PostedVectors.collect(parts, snapshot.params, state.ctx, bits(state.complete))
+            except CommitmentError as error:
+                node.log("logs.incomplete", str(error), "warning", code=error.code, task=self._task)
+                return
+            self._settling = state.ctx, vectors
+        data = self._settling[1].settle_data(state.next_chunk)
+        self._send(
+            snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle"
+        )
+
+    async def _withdraw(self, snapshot: TaskSnapshot) -> None:
+        node = self._node
+        if not node.transactions.wanted("withdraw", snapshot.block):
+            return
+        amount = await node.chain.withdrawable(node.me, [self._task])
+        if amount > 0:
+            to = self._choices.withdraw_to or node.me
+            self._send(snapshot, "withdraw", "withdraw", [self._task], show(to), wei_expected=amount)
+        elif snapshot.state.over:
+            node.log("task.done", "everything is collected", task=self._task)
+            self._done = True
