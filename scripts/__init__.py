@@ -1,0 +1,1 @@
+"""What sets up, tests and launches OmniLytics on one machine; no part of the installed package."""

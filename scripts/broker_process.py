@@ -1,0 +1,174 @@
+"""An MQTT broker for tests and testbeds, on a free port of 127.0.0.1; anybody on this machine may connect.
+
+    async with start_broker("embedded", folder) as broker:
+        aiomqtt.Client(broker.host, broker.port)
+
+The choices: "embedded" (amqtt, in this process's event loop), "mosquitto" (a process of its own), or the
+address of a broker that runs already: mqtt://[user:password@]host[:1883] or mqtts://...[:8883]. The market
+trusts none of them.
+"""
+# ruff: noqa: ASYNC240  (a few small files, read and written before there is anything to hold up)
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from scripts.processes import ManagedProcess, ProcessError, Supervisor
+from scripts.toolchain import find_mosquitto
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_START_TIMEOUT = 10.0
+
+
+class BrokerUnreachableError(Exception):
+    """The address names no broker, or nothing listens there."""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker that accepts connections. `process` is None unless it is a process that we started."""
+
+    url: str
+    host: str
+    port: int
+    kind: str
+    process: ManagedProcess | None = None
+
+    @property
+    def printable_url(self) -> str:
+        """The address without a password, for people and logs."""
+        parts = urlsplit(self.url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+@contextlib.asynccontextmanager
+async def start_broker(kind: str, folder: Path) -> AsyncIterator[Broker]:
+    """Runs the broker until the block is left, or only checks that the one at address `kind` listens.
+
+    Raises MissingProgramError, ProcessError or BrokerUnreachableError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "embedded":
+        async with _embedded() as broker:
+            yield broker
+    elif kind == "mosquitto":
+        async with _mosquitto(folder) as broker:
+            yield broker
+    else:
+        yield await _existing(kind)
+
+
+@contextlib.asynccontextmanager
+async def _embedded() -> AsyncIterator[Broker]:
+    # Imported late: half a second that a launcher with another broker need not wait.
+    from amqtt.broker import Broker as EmbeddedBroker
+
+    for noisy in ("amqtt", "transitions"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    embedded = EmbeddedBroker(
+        {
+            "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0"}},
+            # Only what is needed: the default plugins also log every packet and publish $SYS topics.
+            "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        }
+    )
+    await embedded.start()
+    try:
+        # asyncio sets TCP_NODELAY on what it accepts; without it every hop would cost 44 ms.
+        server = embedded._servers["default"].instance
+        host, port = server.sockets[0].getsockname()[:2]
+        yield Broker(f"mqtt://{host}:{port}", host, port, "embedded")
+    finally:
+        await embedded.shutdown()
+
+
+MOSQUITTO_CONF = """\
+# Written by scripts/broker_process.py for one local run: anybody on this machine may connect, nobody else.
+listener {port} 127.0.0.1
+allow_anonymous true
+# Without it every hop costs 44 ms.
+set_tcp_nodelay true
+# Unbounded in practice; 0 would make one denied message disconnect its sender.
+max_queued_messages 1000000
+max_queued_bytes 0
+max_inflight_messages 100
+# Not message_size_limit, which acknowledges what it drops.
+max_packet_size 16777216
+# Retained messages and sessions survive a restart of the broker.
+persistence true
+persistence_location {folder}/
+autosave_on_changes true
+autosave_interval 1
+log_dest stdout
+{user}"""
+
+
+@contextlib.asynccontextmanager
+async def _mosquitto(folder: Path) -> AsyncIterator[Broker]:
+    program = find_mosquitto()
+    config = folder / "mosquitto.conf"
+    # Mosquitto cannot pick a free port itself; where another program takes ours in between, we try another.
+    for attempt in (1, 2, 3):
+        port = _free_port()
+        # Started as root it would become another user, who may not write here, and forget its parent.
+        user = "user root\n" if os.geteuid() == 0 else ""
+        config.write_text(MOSQUITTO_CONF.format(port=port, folder=folder.resolve(), user=user))
+        async with Supervisor() as supervisor:
+            log = folder / "mosquitto.log"
+            process = await supervisor.start("mosquitto", [program, "-c", str(config)], log=log)
+            try:
+                await _until_listening(process, port)
+            except ProcessError:
+                if attempt == 3 or "Address already in use" not in process.log.read_text(errors="replace"):
+                    raise
+                continue
+            yield Broker(f"mqtt://127.0.0.1:{port}", "127.0.0.1", port, "mosquitto", process)
+            return
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _until_listening(process: ManagedProcess, port: int) -> None:
+    def running(line: str) -> bool | None:
+        return True if line.rstrip().endswith(" running") else None
+
+    await process.wait_line(running, what="its start", timeout=_START_TIMEOUT)
+    await _connect("127.0.0.1", port)
+
+
+async def _existing(url: str) -> Broker:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        host = None
+    if not host:
+        raise BrokerUnreachableError(
+            f"--broker {url!r} is neither embedded nor mosquitto nor an address such as mqtt://host:1883"
+        )
+    broker = Broker(url, host, port, "existing")
+    try:
+        await _connect(host, port)
+    except (OSError, TimeoutError) as error:
+        reason = str(error) or "no answer"
+        raise BrokerUnreachableError(f"cannot reach the broker {broker.printable_url}: {reason}") from error
+    return broker
+
+
+async def _connect(host: str, port: int) -> None:
+    async with asyncio.timeout(_START_TIMEOUT):
+        _, writer = await asyncio.open_connection(host, port)
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
