@@ -42,9 +42,7 @@ def parse_broker_url(url: str) -> BrokerAddress:
             help="use mqtt://host:1883, or mqtts:// for TLS",
         )
     tls = parts.scheme == "mqtts"
-    return BrokerAddress(
-        parts.hostname, parts.port or (8883 if tls else 1883), parts.username, parts.password, tls
-    )
+    return BrokerAddress(parts.hostname, parts.port or (8883 if tls else 1883), parts.username, parts.password, tls)
 
 
 @dataclass(frozen=True)

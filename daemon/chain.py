@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-from eth_abi import decode as abi_decode
+from eth_abi.abi import decode as abi_decode
 from omnilytics.peers.errors import ChainError, ChainMismatchError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
@@ -153,7 +153,7 @@ class Chain:
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:
             return await asyncio.wait_for(call, CALL_SECONDS)
-        except (TimeoutError, asyncio.TimeoutError) as error:
+        except TimeoutError as error:
             raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
@@ -181,9 +181,7 @@ class Chain:
     async def head(self) -> Head:
         """The newest block."""
         block = await self._ask(self._web3.eth.get_block("latest"))
-        return Head(
-            block["number"], block["timestamp"], bytes(block["hash"]), block.get("baseFeePerGas", 0)
-        )
+        return Head(block["number"], block["timestamp"], bytes(block["hash"]), block.get("baseFeePerGas", 0))
 
     async def block_hash(self, number: int) -> bytes:
         """The hash of a block by number."""
@@ -215,8 +213,7 @@ class Chain:
         """All owners of a task at a block."""
         rows = [_in_order(row) for row in await self._view("getMembers", task_id, block=block)]
         return tuple(
-            Member(_address(row[0]), row[1], row[2], MemberStatus(row[3]), row[4], row[5], row[6])
-            for row in rows
+            Member(_address(row[0]), row[1], row[2], MemberStatus(row[3]), row[4], row[5], row[6]) for row in rows
         )
 
     async def snapshot(
@@ -379,16 +376,12 @@ class Chain:
             )
         except Web3Exception:
             return None
-        except (TimeoutError, asyncio.TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
         price = found.get("effectiveGasPrice", 0)
-        return Receipt(
-            found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"])
-        )
+        return Receipt(found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"]))
 
-    def transaction(
-        self, data: bytes, value: int, nonce: int, gas: int, max_fee: int, tip: int
-    ) -> dict[str, Any]:
+    def transaction(self, data: bytes, value: int, nonce: int, gas: int, max_fee: int, tip: int) -> dict[str, Any]:
         """An unsigned EIP-1559 transaction to the market."""
         return {
             "type": 2,

@@ -1,4 +1,4 @@
-"""The command `omnilytics`: parses, calls, prints. Errors of ours become one line, one line of help, and an exit code."""
+"""The command `omnilytics`: parses, calls, prints. Our errors become a line, a line of help and an exit code."""
 
 from __future__ import annotations
 

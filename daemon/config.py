@@ -39,9 +39,7 @@ class Settings:
         except ValueError:
             address = b""
         if len(address) != 20:
-            raise ConfigurationError(
-                f"market address '{self.market}' is not 0x and 40 hex digits", help="set --market"
-            )
+            raise ConfigurationError(f"market address '{self.market}' is not 0x and 40 hex digits", help="set --market")
         return address
 
     @property

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from omnilytics.peers.errors import JournalError
 
 _SCHEMA_VERSION = 1
@@ -149,13 +148,11 @@ class Journal:
         """The round's vector, if one was made."""
         statement = "SELECT ctx, root, vector, quantised FROM vectors WHERE task = ? AND round = ?"
         row = self._row(statement, task, round_number)
-        return row and StoredVector(row[0], row[1], row[2], np.frombuffer(row[3], "<i8"))
+        return StoredVector(row[0], row[1], row[2], np.frombuffer(row[3], "<i8")) if row else None
 
     # --- the model owner's rounds ---------------------------------------------
 
-    def store_round_secrets(
-        self, task: int, round_number: int, model_key: bytes, pad_seeds: tuple[bytes, ...]
-    ) -> None:
+    def store_round_secrets(self, task: int, round_number: int, model_key: bytes, pad_seeds: tuple[bytes, ...]) -> None:
         """Stores what decrypting the round's update needs, before the round is opened."""
         statement = "INSERT OR REPLACE INTO round_secrets VALUES (?, ?, ?, ?)"
         self._write(statement, task, round_number, model_key, b"".join(pad_seeds))

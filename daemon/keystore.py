@@ -11,7 +11,7 @@ from typing import Any
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 from omnilytics.peers.errors import KeyFileError
-from omnilytics.peers.keys import BoxIdentity
+from omnilytics.peers.keys import BoxIdentity, public_from_secret
 
 # scrypt at its usual strength takes 300 MB and a second a key; testbeds with dozens of throw-away
 # keys on one machine ask for the light setting.
@@ -56,15 +56,19 @@ def create_keys(folder: Path, password: str, light: bool = False) -> Keys:
             json.dump(stored, file)
             file.flush()
             os.fsync(file.fileno())
-    return Keys(Account.from_key(account_secret), BoxIdentity(box_secret))
+    return Keys(Account.from_key(account_secret), _box(box_secret))
 
 
 def load_keys(folder: Path, password: str) -> Keys:
     """Reads both key files. Raises KeyFileError in words that say what to do."""
     return Keys(
         Account.from_key(_load(folder / "account.json", password)),
-        BoxIdentity(_load(folder / "box.json", password)),
+        _box(_load(folder / "box.json", password)),
     )
+
+
+def _box(secret: bytes) -> BoxIdentity:
+    return BoxIdentity(secret, public_from_secret(secret))
 
 
 def _load(path: Path, password: str) -> bytes:

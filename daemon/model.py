@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
@@ -22,7 +22,7 @@ from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.optimisers import Optimiser, OptimiserState
-from omnilytics.daemon.training.payload import ModelPayload, encode_payload
+from omnilytics.daemon.training.payload import ModelPayload, as_published, encode_payload
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.peers import model_round
 from omnilytics.peers.duties import FinishRound, OpenRound, Poke, Withdraw, model_duties
@@ -40,7 +40,7 @@ from omnilytics.peers.market import (
 )
 from omnilytics.peers.masking import remove_pads
 from omnilytics.peers.model_round import ModelRound, Recipient
-from omnilytics.peers.owner_round import CommitPhaseClosed, EnvelopeReceived, Tick
+from omnilytics.peers.owner_round import CommitPhaseClosed, EnvelopeReceived, Note, SendEnvelope, Tick
 from omnilytics.peers.quantise import clamp_sum, dequantise, lift
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
@@ -200,11 +200,9 @@ class ModelPart:
             case PresenceChanged():
                 pass
 
-    def _send(
-        self, snapshot: TaskSnapshot, key: str, function: str, *arguments: object, **fields: object
-    ) -> None:
+    def _send(self, snapshot: TaskSnapshot, key: str, function: str, *arguments: Any, **fields: Any) -> None:
         if self._node.transactions.wanted(key, snapshot.block):
-            named = {"task": self._task, "round": snapshot.state.round, **fields}
+            named: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **fields}
             self._node.transactions.submit(key, function, *arguments, **named)
 
     def _log_place(self, snapshot: TaskSnapshot) -> None:
@@ -245,8 +243,7 @@ class ModelPart:
             late = [
                 member.account
                 for member in playing
-                if not member.committed_in(state.round)
-                and not state.sat_out >> snapshot.group_of(member) & 1
+                if not member.committed_in(state.round) and not state.sat_out >> snapshot.group_of(member) & 1
             ]
             what = f"{sum(m.committed_in(state.round) for m in playing)} of {wanted} owners committed"
         elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.POST:
@@ -278,7 +275,8 @@ class ModelPart:
         if not node.transactions.wanted(f"openRound {round_number}", snapshot.block):
             return
         self._round_started = node.clock()
-        payload = ModelPayload.of(self._spec.model, self._weights, self._choices.scaling, round_number)
+        spec = self._spec
+        payload = ModelPayload(spec.model, self._weights, self._choices.scaling, round_number)
         plaintext = encode_payload(payload)
         secrets = node.journal.round_secrets(self._task, round_number)
         if secrets is None:
@@ -360,9 +358,7 @@ class ModelPart:
         ephemeral = BoxIdentity.from_entropy(node.entropy(32))
         node.log.protect(ephemeral.secret)
         keys = RoundKeys(node.me, state.ctx, node.keys.box, ephemeral)
-        self._round, effects = model_round.begin(
-            keys, *secrets, recipients, node.pace, node.clock(), node.entropy
-        )
+        self._round, effects = model_round.begin(keys, *secrets, recipients, node.pace, node.clock(), node.entropy)
         self._perform(effects)
         early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
         for arrived in early:
@@ -388,9 +384,9 @@ class ModelPart:
         round_number = self._snapshot.state.round
         for effect in effects:
             match effect:
-                case model_round.SendEnvelope(receiver, envelope):
+                case SendEnvelope(receiver, envelope):
                     self._node.broker.send(self._task, round_number, receiver, envelope)
-                case model_round.Note(event, text, peer):
+                case Note(event, text, peer):
                     self._node.log(
                         event,
                         text,
@@ -425,15 +421,11 @@ class ModelPart:
 
         def work() -> RoundResult:
             if outcome is Outcome.VOID or not complete or secrets is None:
-                return RoundResult(
-                    outcome, complete, (), weights, optimiser, self._accuracy(weights), {}, [], False
-                )
+                return RoundResult(outcome, complete, (), weights, optimiser, self._accuracy(weights), {}, [], False)
             vectors = PostedVectors.collect(parts, params, opening.ctx, complete)
             lanes = {group: vectors.group_sum(group) for group in complete}
             sums = {
-                group: lift(remove_pads(lanes[group], opening.ctx, secrets[1]), params.layout)[
-                    : params.value_count
-                ]
+                group: lift(remove_pads(lanes[group], opening.ctx, secrets[1]), params.layout)[: params.value_count]
                 for group in complete
             }
             distances: list[list[int]] = []
@@ -450,6 +442,7 @@ class ModelPart:
                 mean = dequantise(sum(clamped[1:], clamped[0]), self._spec.clip, params.max_magnitude)
                 mean /= len(selected) * params.group_size
                 state, after = self._choices.optimiser.step(optimiser, weights, mean)
+                after = as_published(after)
             return RoundResult(
                 outcome,
                 complete,
@@ -508,10 +501,9 @@ class ModelPart:
         )
 
     def _accuracy(self, weights: NDArray[np.float64]) -> float:
-        """On the held-out rows, a fraction of 1, with the weights as they are published."""
+        """On the held-out rows, a fraction of 1."""
         test = self._choices.test
-        published = weights.astype(np.float32).astype(np.float64)
-        return self._spec.model.accuracy(published, self._choices.scaling.apply(test.features), test.labels)
+        return self._spec.model.accuracy(weights, self._choices.scaling.apply(test.features), test.labels)
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node

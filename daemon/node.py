@@ -118,7 +118,7 @@ class Node:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
-        background: list[asyncio.Task[None]] = []
+        background: list[asyncio.Task[Any]] = []
         reason = "error"
         try:
             await self._connect()
@@ -134,9 +134,7 @@ class Node:
             self.log("daemon.ready", "ready")
             stopping = asyncio.create_task(self._stop.wait())
             playing = asyncio.create_task(self._play(part))
-            done, _ = await asyncio.wait(
-                {stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A background task never ends by itself: if one has, its error is ours.
                 if task is not stopping:
@@ -236,14 +234,19 @@ class Node:
                     depth = self.settings.finality_depth
                     snapshot = await self.chain.snapshot(part.task_id, params, head, depth, members or ())
                     state = snapshot.state
-                    now = (state.status, state.phase, state.round, state.member_count, state.short, state.dissolved)
+                    now = (
+                        state.status,
+                        state.phase,
+                        state.round,
+                        state.member_count,
+                        state.short,
+                        state.dissolved,
+                    )
                     if members is None or now != membership or self._members_changed:
                         self._members_changed = False
                         block = None if depth == 0 else max(0, head.number - depth)
                         members = await self.chain.members(part.task_id, block)
-                        snapshot = TaskSnapshot(
-                            part.task_id, params, state, members, head.number, head.time
-                        )
+                        snapshot = TaskSnapshot(part.task_id, params, state, members, head.number, head.time)
                         membership = now
                     seen = head.hash
                     self._events.put_nowait(SnapshotSeen(snapshot))
@@ -265,9 +268,7 @@ class Node:
 
     # --------------------------------------------------------------------- work
 
-    def in_thread(
-        self, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]
-    ) -> None:
+    def in_thread(self, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]) -> None:
         """Runs work off the event loop; its result, or its error, comes back as an event."""
 
         async def run() -> None:
@@ -308,7 +309,8 @@ def lock_home(home: Path) -> Any:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise LockError(
-                f"data directory {home} in use by pid {holder}", help="stop that process, or use another --home"
+                f"data directory {home} in use by pid {holder}",
+                help="stop that process, or use another --home",
             ) from error
         file.seek(0)
         file.truncate()

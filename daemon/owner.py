@@ -10,10 +10,10 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
@@ -47,9 +47,8 @@ from omnilytics.peers.market import (
     TaskStatus,
     bits,
 )
-from omnilytics.peers.masking import mask_vector
+from omnilytics.peers.masking import PairMask, mask_vector
 from omnilytics.peers.owner_round import OwnerInput, OwnerRound
-from omnilytics.peers.phases import OwnerStage
 from omnilytics.peers.quantise import pack, to_ring
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
@@ -227,12 +226,18 @@ class OwnerPart:
                     pass
 
     def _send(
-        self, snapshot: TaskSnapshot, key: str, function: str, *arguments: object, value: int = 0, **more: object
+        self,
+        snapshot: TaskSnapshot,
+        key: str,
+        function: str,
+        *arguments: object,
+        value: int = 0,
+        **more: Any,
     ) -> bool:
         """Queues a transaction for a duty unless it is on its way already."""
         if not self._node.transactions.wanted(key, snapshot.block):
             return False
-        fields = {"task": self._task, "round": snapshot.state.round, **more}
+        fields: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **more}
         self._node.transactions.submit(key, function, *arguments, value=value, **fields)
         return True
 
@@ -326,9 +331,7 @@ class OwnerPart:
 
     def _is_member(self, address: bytes) -> bool:
         snapshot = self._snapshot
-        return snapshot is not None and (
-            address == snapshot.state.model_owner or snapshot.member(address) is not None
-        )
+        return snapshot is not None and (address == snapshot.state.model_owner or snapshot.member(address) is not None)
 
     async def _step(self, event: OwnerInput) -> None:
         if self._round is None:
@@ -385,10 +388,9 @@ class OwnerPart:
         def work() -> Update:
             plaintext = open_model(encrypted, model_key, opening)
             payload = decode_payload(plaintext, spec.model, opening.round)
+            # Two rounds at the same weights would tell the model owner how the group's batches differ.
             if not node.journal.see_model(self._task, opening.round, payload.weights_digest):
-                raise ModelMismatchError(
-                    "the model owner published the same weights in another round; not training"
-                )
+                raise ModelMismatchError("the model owner published the same weights in another round; not training")
             return compute_update(
                 payload,
                 spec,
@@ -437,7 +439,7 @@ class OwnerPart:
         self,
         round_: OwnerRound,
         quantised: NDArray[np.int64],
-        pairs: tuple[owner_round.PairMask, ...],
+        pairs: tuple[PairMask, ...],
         pad_seed: bytes,
     ) -> None:
         params, ctx = self._snapshot_or_fail().params, round_.opening.ctx
@@ -456,14 +458,12 @@ class OwnerPart:
 
         self._node.in_thread(work, proceed)
 
-    def _commit(
-        self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]
-    ) -> None:
+    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
         opening, snapshot = round_.opening, self._snapshot_or_fail()
         # The order is the point: the bytes are durable before their root can be seen by anybody.
         stored = StoredVector(opening.ctx, root, vector, quantised)
         self._node.journal.store_vector(self._task, opening.round, stored)
-        fields = {"group": round_.group, "phase": "commit"}
+        fields: dict[str, Any] = {"group": round_.group, "phase": "commit"}
         self._send(snapshot, f"commit {opening.round}", "commit", self._task, opening.ctx, root, **fields)
 
     def _sit_out(self, ctx: bytes, round_number: int, reason: str, missing: tuple[bytes, ...]) -> None:
@@ -487,7 +487,7 @@ class OwnerPart:
         if stored is None or stored.ctx != snapshot.state.ctx:
             raise JournalError(
                 f"round {round_number}: chain holds my commitment, journal does not; safe mode",
-                help="this data folder is old or a copy: stop every other daemon with this key and use the newest folder",
+                help="this data folder is old or a copy: stop every other daemon with this key, use the newest folder",
             )
         parts = post_parts(stored, snapshot.params, me.seat)
         if len(parts) > 1:
@@ -517,9 +517,7 @@ class OwnerPart:
                 return
             self._settling = state.ctx, vectors
         data = self._settling[1].settle_data(state.next_chunk)
-        self._send(
-            snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle"
-        )
+        self._send(snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle")
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node

@@ -1,4 +1,4 @@
-"""Vectors on their way to the chain and back: the parts of a post, and what settling and decrypting need of all posts."""
+"""Vectors on their way to the chain and back: the parts of a post, and all posts of a round put together."""
 
 from __future__ import annotations
 

@@ -80,8 +80,7 @@ async def make_offer(chain: Chain, spec: TaskSpec, terms: Terms, timing: Timing)
     value_count = spec.model.value_count
     if terms.max_groups < 2 * terms.faulty_groups + 3:
         raise ParameterError(
-            f"{terms.max_groups} groups cannot tolerate f={terms.faulty_groups}; "
-            f"need {2 * terms.faulty_groups + 3}",
+            f"{terms.max_groups} groups cannot tolerate f={terms.faulty_groups}; need {2 * terms.faulty_groups + 3}",
             help="more owners, smaller groups or a smaller --faulty",
         )
     if terms.group_size < 3:

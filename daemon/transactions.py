@@ -12,7 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from omnilytics.daemon.chain import MAX_TRANSACTION_BYTES, MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt
+from omnilytics.daemon.chain import (
+    MAX_TRANSACTION_BYTES,
+    MAX_TRANSACTION_GAS,
+    Chain,
+    ContractRefused,
+    Receipt,
+)
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
@@ -111,9 +117,7 @@ class TransactionQueue:
                 self._not_before[order.key] = time.monotonic() + RETRY_SECONDS
                 self._nonce = None
                 level = "info" if isinstance(error, ContractRefused) else "error"
-                self._log(
-                    "tx.refused", str(error), level, code=error.code, function=order.function, **order.fields
-                )
+                self._log("tx.refused", str(error), level, code=error.code, function=order.function, **order.fields)
                 if not order.done.done():
                     order.done.set_exception(error)
             finally:
@@ -189,7 +193,12 @@ class TransactionQueue:
             await chain.send_raw(raw)
             hashes.append(tx_hash)
             self._log(
-                "tx.sent", f"{order.function} sent", "debug", tx=tx_hash, function=order.function, **order.fields
+                "tx.sent",
+                f"{order.function} sent",
+                "debug",
+                tx=tx_hash,
+                function=order.function,
+                **order.fields,
             )
             receipt = await self._wait(hashes, self._fees.bump_seconds)
             if receipt is not None:

@@ -126,9 +126,13 @@ def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
         duties.append(FinishRound(played))
     elif state.over:
         return [Withdraw()]
-    elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
-        if state.round < snapshot.params.rounds and state.playable:
-            duties.append(OpenRound(state.round + 1))
+    elif (
+        state.status is TaskStatus.RUNNING
+        and state.phase is RoundPhase.IDLE
+        and state.round < snapshot.params.rounds
+        and state.playable
+    ):
+        duties.append(OpenRound(state.round + 1))
     return duties + _pokes(snapshot, rank=0)
 
 

@@ -17,7 +17,10 @@ def model() -> None:
 @model.command()
 @network_options
 @click.option(
-    "--test", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Own labelled rows: .npz or .csv."
+    "--test",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="Own labelled rows: .npz or .csv.",
 )
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
 @click.option("--model", "architecture", default="softmax", show_default=True, help="softmax or mlp:WIDTH,WIDTH.")
