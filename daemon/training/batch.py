@@ -1,0 +1,35 @@
+"""The random batch of a round, as a function of entropy: whoever knows the entropy can replay it.
+
+This chooses rows, it hides nothing, so a fast generator is fine here (masks never come from one).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from omnilytics.peers.errors import ParameterError
+
+DEFAULT_BATCH_SIZE = 64
+
+
+def generator_from_entropy(entropy: bytes, domain: str) -> np.random.Generator:
+    """A numpy generator whose PCG64 is seeded with SHA-256(domain, 0, entropy); one stream a domain."""
+    digest = hashlib.sha256(domain.encode() + b"\0" + entropy).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+def choose_batch(rows: int, batch_size: int, entropy: bytes) -> NDArray[np.int64]:
+    """min(rows, batch_size) different row indices, ascending, int64: a fair draw without replacement.
+
+    Every row gets one raw 64-bit word of PCG64 seeded with SHA-256("batch", 0, entropy); the rows with the
+    smallest words are taken. Raw words are what numpy promises never to change, so the same entropy gives
+    the same batch in every process and version. Raises ParameterError when rows or batch_size is below 1.
+    """
+    if rows < 1:
+        raise ParameterError("dataset has 0 rows")
+    if batch_size < 1:
+        raise ParameterError(f"batch size {batch_size} is below 1")
+    words = generator_from_entropy(entropy, "batch").bit_generator.random_raw(rows)
+    return np.sort(np.argsort(words, kind="stable")[:batch_size]).astype(np.int64)
