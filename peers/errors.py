@@ -39,9 +39,7 @@ class OmniLyticsError(Exception):
 
     code: ClassVar[str] = "omnilytics"
     exit_code: ClassVar[int] = 1
-    default_help: ClassVar[str] = (
-        "see the log for what led to this; omnilytics bundle collects it for a report"
-    )
+    default_help: ClassVar[str] = "see the log for what led to this; omnilytics bundle collects it for a report"
 
     def __init__(self, message: str, help: str = "") -> None:
         super().__init__(message)

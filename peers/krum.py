@@ -46,9 +46,7 @@ def squared_distances(group_sums: Sequence[Lanes], layout: RingLayout) -> Distan
     """
     for lanes in group_sums:
         require_lanes(lanes, layout)
-    values = [
-        _sum_of_squares(lift(group_sums[a] - group_sums[b], layout)) for a, b in pair_order(len(group_sums))
-    ]
+    values = [_sum_of_squares(lift(group_sums[a] - group_sums[b], layout)) for a, b in pair_order(len(group_sums))]
     return distances_from_pairs(values, len(group_sums))
 
 

@@ -24,9 +24,7 @@ _HEAD_BYTES: Final = 2 + HASH_BYTES + 2 * ADDRESS_BYTES
 _RUN_DIGITS: Final = 16
 # ASCII digits only and no leading zeros: one spelling for each number, at most a uint256's 78 digits.
 _NUMBER: Final = "(0|[1-9][0-9]{0,77})"
-_TOPIC: Final = re.compile(
-    f"omnilytics/([0-9a-f]{{16}})/{_NUMBER}/{_NUMBER}/in/([0-9a-f]{{40}})/([0-9a-f]{{40}})"
-)
+_TOPIC: Final = re.compile(f"omnilytics/([0-9a-f]{{16}})/{_NUMBER}/{_NUMBER}/in/([0-9a-f]{{40}})/([0-9a-f]{{40}})")
 
 
 @dataclass(frozen=True)
@@ -135,14 +133,10 @@ Message = Hello | SeedAcknowledgement | ModelKey | ModelKeyReceived
 
 def receipt_digest(key: bytes, pad_seed: bytes) -> bytes:
     """What an owner answers to a model key: keccak(model key, pad seed). 32 bytes."""
-    return keccak(
-        require_length("model key", key, HASH_BYTES), require_length("pad seed", pad_seed, HASH_BYTES)
-    )
+    return keccak(require_length("model key", key, HASH_BYTES), require_length("pad seed", pad_seed, HASH_BYTES))
 
 
-def decode(
-    plaintext: bytes, ctx: bytes, sender: bytes, receiver: bytes, *, channel: int | None = None
-) -> Message:
+def decode(plaintext: bytes, ctx: bytes, sender: bytes, receiver: bytes, *, channel: int | None = None) -> Message:
     """The message inside a box that was opened with `sender`'s key, in the round `ctx`, at `receiver`.
 
     With `channel` (of the envelope) a kind that came over the wrong one is refused too: a round's

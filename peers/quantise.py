@@ -94,8 +94,7 @@ def check_budget(group_size: int, max_magnitude: int, lane_bits: int) -> None:
     total, budget = group_size * max_magnitude, (1 << (lane_bits - 2)) - 1
     if total > budget:
         raise BudgetError(
-            f"{group_size} owners x q_max {max_magnitude} = {total} "
-            f"exceeds the {lane_bits}-bit budget {budget}",
+            f"{group_size} owners x q_max {max_magnitude} = {total} exceeds the {lane_bits}-bit budget {budget}",
             f"use a q_max of at most {budget // group_size}, a smaller group or wider lanes",
         )
 
@@ -220,6 +219,5 @@ def require_lanes(lanes: Lanes, layout: RingLayout) -> None:
     """Raise VectorError unless `lanes` are one whole padded vector of `layout`, of its type, in one piece."""
     if lanes.dtype != layout.dtype or lanes.shape != (layout.lane_count,) or not lanes.flags.c_contiguous:
         raise VectorError(
-            f"lanes are {lanes.dtype}{list(lanes.shape)}, "
-            f"task needs {layout.dtype}[{layout.lane_count}] in one piece"
+            f"lanes are {lanes.dtype}{list(lanes.shape)}, task needs {layout.dtype}[{layout.lane_count}] in one piece"
         )

@@ -46,9 +46,7 @@ def derive_pair_seed(
         raise MessageError("the mate sent our own ephemeral key back")
     shared = shared_secret(own_secret, mate_public)
     own, mate = (own_address, own_public), (mate_address, mate_public)
-    (lower_address, lower_public), (higher_address, higher_public) = (
-        (own, mate) if own_is_lower else (mate, own)
-    )
+    (lower_address, lower_public), (higher_address, higher_public) = (own, mate) if own_is_lower else (mate, own)
     return blake2b_keyed(
         b"seed" + ctx + lower_address + higher_address + lower_public + higher_public,
         key=shared,

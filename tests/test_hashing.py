@@ -56,10 +56,7 @@ def test_keccak_is_ethereums() -> None:
 
 
 def test_words_are_padded_on_the_left() -> None:
-    assert (
-        abi_words(1, b"\x11" * 20, b"\x22" * 32)
-        == bytes(31) + b"\1" + bytes(12) + b"\x11" * 20 + b"\x22" * 32
-    )
+    assert abi_words(1, b"\x11" * 20, b"\x22" * 32) == bytes(31) + b"\1" + bytes(12) + b"\x11" * 20 + b"\x22" * 32
 
 
 @pytest.mark.parametrize("value", [-1, 1 << 256, b"", b"1" * 19, b"1" * 33])

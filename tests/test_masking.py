@@ -73,9 +73,7 @@ def test_vectors_from_ephemeral_keys_to_the_sum(case: dict[str, Any]) -> None:
     whole = "reason" not in case
     padded = add_vectors(masked)
     assert (pack(padded, layout) == octets(case["paddedSum"])) == whole
-    bare = remove_pads(
-        padded if whole else add_vectors(masked[1:]), ctx, [octets(p) for p in case["padSeeds"]]
-    )
+    bare = remove_pads(padded if whole else add_vectors(masked[1:]), ctx, [octets(p) for p in case["padSeeds"]])
     assert (pack(bare, layout) == octets(case["sum"])) == whole
 
 
@@ -84,9 +82,7 @@ def test_masks_cancel_over_a_whole_group_and_never_over_fewer(
     size: int, bits: int, words: int, group: int, data: st.DataObject
 ) -> None:
     layout = RingLayout(words * 256 // bits, bits)
-    vectors = data.draw(
-        st.lists(st.binary(min_size=32 * words, max_size=32 * words), min_size=size, max_size=size)
-    )
+    vectors = data.draw(st.lists(st.binary(min_size=32 * words, max_size=32 * words), min_size=size, max_size=size))
     plain = [unpack(vector, layout) for vector in vectors]
     masked = masked_group(plain, group)
     assert np.array_equal(remove_pads(add_vectors(masked), CTX, pads_of(size)), add_vectors(plain))

@@ -122,9 +122,7 @@ def test_uniforms_have_53_bits_and_never_reach_one() -> None:
 
 def test_the_budget_is_refused_in_these_words() -> None:
     check_budget(3, 5461, 16)
-    with pytest.raises(
-        BudgetError, match=r"^3 owners x q_max 8191 = 24573 exceeds the 16-bit budget 16383$"
-    ) as caught:
+    with pytest.raises(BudgetError, match=r"^3 owners x q_max 8191 = 24573 exceeds the 16-bit budget 16383$") as caught:
         check_budget(3, 8191, 16)
     assert "5461" in caught.value.help
     with pytest.raises(ParameterError, match=r"^group size 1 below minimum 3$"):

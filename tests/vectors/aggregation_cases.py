@@ -67,9 +67,7 @@ def ring_sums() -> Case:
         carry["sums"] = [text(total.to_bytes(64, "big")) for total in claimed]
         bad.append(carry | {"reason": "carries run from lane to lane"})
         apart = ring_case(f"edges, {bits} bits", bits, 3, 5, 2, "edges")
-        lanes = [
-            [ref.lifted(x, bits) for x in ref.lanes_of(bytes.fromhex(s[2:]), bits)] for s in apart["sums"]
-        ]
+        lanes = [[ref.lifted(x, bits) for x in ref.lanes_of(bytes.fromhex(s[2:]), bits)] for s in apart["sums"]]
         apart["distances"] = [
             str(sum((x - y) ** 2 for x, y in zip(lanes[a], lanes[b], strict=True))) for a, b in pairs(5)
         ]
@@ -140,9 +138,7 @@ def krum() -> Case:
     bad.append(high | {"selected": [1, 2, 3, 4], "bitmap": 30, "reason": "ties to the higher index"})
     loose = krum_case("one group far away", outlier, 5, 1, True)
     claim = krum_case("", outlier, 5, 1, False)
-    bad.append(
-        loose | {key: claim[key] for key in ("selected", "bitmap")} | {"reason": "strict, but m = G' - f"}
-    )
+    bad.append(loose | {key: claim[key] for key in ("selected", "bitmap")} | {"reason": "strict, but m = G' - f"})
     return bundle(cases, bad)
 
 

@@ -103,8 +103,7 @@ def _aes_block(block: bytes, round_keys: list[list[int]]) -> bytes:
             for column in range(0, 16, 4):
                 a = state[column : column + 4]
                 mixed += [
-                    _times(a[r], 2) ^ _times(a[(r + 1) % 4], 3) ^ a[(r + 2) % 4] ^ a[(r + 3) % 4]
-                    for r in range(4)
+                    _times(a[r], 2) ^ _times(a[(r + 1) % 4], 3) ^ a[(r + 2) % 4] ^ a[(r + 3) % 4] for r in range(4)
                 ]
             state = mixed
         state = [a ^ b for a, b in zip(state, round_key, strict=True)]

@@ -53,14 +53,11 @@ def masks_case(bits: int, size: int, group: int, words: int, whole: bool) -> Cas
     pads = [entropy(f"pad {name} {p}", 32) for p in range(size)]
     lane_count, limit = words * 256 // bits, ((1 << (bits - 2)) - 1) // size
     plain = [
-        [number(f"{name} {p} {i}", 2 * limit + 1) - limit for i in range(lane_count - 1)] + [0]
-        for p in range(size)
+        [number(f"{name} {p} {i}", 2 * limit + 1) - limit for i in range(lane_count - 1)] + [0] for p in range(size)
     ]
     masked = [list(q) for q in plain]
     for (a, b), seed in zip(pairs(size), seeds, strict=True):
-        mask = ref.stream(seed, "pair", ctx + bytes([group]) + addresses[a] + addresses[b], bits, lane_count)[
-            2
-        ]
+        mask = ref.stream(seed, "pair", ctx + bytes([group]) + addresses[a] + addresses[b], bits, lane_count)[2]
         masked[a] = [x + m for x, m in zip(masked[a], mask, strict=True)]
         masked[b] = [x - m for x, m in zip(masked[b], mask, strict=True)]
     for p in range(size):
