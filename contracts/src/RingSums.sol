@@ -8,12 +8,12 @@ pragma solidity ^0.8.30;
 ///
 /// DISTANCES. Wanted is the sum over lanes of lift(a - b)^2, lift to [-h, h), h = 2^(b-1). With y = (a - b + h) mod 2^b and
 /// z = 2^b - y it is h^2 - y*z a lane. A multiplication of two words whose slots hold y in one order and z in the other order has the
-/// sum of y*z over the slots as its top coefficient; slots are wide enough that no lower coefficient reaches it, and higher ones fall
-/// off at 2^256. One word of lanes is spread over three such words, whatever b is; slots left over hold a zero difference, which the
+/// sum of y*z over the slots as the coefficient of its last slot; slots are wide enough that no coefficient reaches the next one, and
+/// what lies above the last slot is masked off. One word of lanes is spread over three such words, whatever b is; slots left over hold a zero difference, which the
 /// constant h^2 a slot takes out again.
 library RingSums {
-    /// @dev b: lanes a word, slots a spread word, bits a slot. slots * 3 >= lanes; the top coefficient, slots * 2^(2b), fits above
-    /// bit (slots - 1) * bits three times over, and a lower one below it.
+    /// @dev slots * 3 is at least the lanes of a word, slots * slotBits at most 256, and 3 * slots * 2^(2b) below 2^slotBits, so that
+    /// three products can be added before the last slot is read.
     struct Shape {
         uint256 slots;
         uint256 slotBits;
@@ -43,11 +43,11 @@ library RingSums {
         uint256 stride = 32 * (words + 1);
         for (uint256 word = 1; word <= words; ++word) {
             for (uint256 group = 0; group < groups; ++group) {
-                uint256 at;
+                uint256 place;
                 assembly {
-                    at := add(add(data.offset, shl(5, word)), mul(mul(group, groupSize), stride))
+                    place := add(add(data.offset, shl(5, word)), mul(mul(group, groupSize), stride))
                 }
-                _spread(s, _sum(at, stride, groupSize, laneBits), laneBits, spread, group * 6);
+                _spread(s, _sum(place, stride, groupSize, laneBits), laneBits, spread, group * 6);
             }
             _addPairs(s, spread, groups, half, totals);
         }
@@ -59,14 +59,14 @@ library RingSums {
         }
     }
 
-    /// @dev Lane-wise sum of the words at calldata positions at, at + stride, ..
-    function _sum(uint256 at, uint256 stride, uint256 count, uint256 laneBits) private pure returns (uint256 sum) {
+    /// @dev Lane-wise sum of the words at calldata positions place, place + stride, ..
+    function _sum(uint256 place, uint256 stride, uint256 count, uint256 laneBits) private pure returns (uint256 sum) {
         assembly ("memory-safe") {
             let even := div(not(0), add(shl(laneBits, 1), 1)) // 2^b - 1 in every slot of 2b bits
             let low := 0
             let high := 0
-            for { let end := add(at, mul(count, stride)) } lt(at, end) { at := add(at, stride) } {
-                let value := calldataload(at)
+            for { let end := add(place, mul(count, stride)) } lt(place, end) { place := add(place, stride) } {
+                let value := calldataload(place)
                 low := add(low, and(value, even))
                 high := add(high, and(shr(laneBits, value), even))
             }
@@ -102,6 +102,7 @@ library RingSums {
         uint256 mask = s.mask;
         uint256 ones = s.ones;
         uint256 top = (s.slots - 1) * s.slotBits;
+        uint256 slotMask = (1 << s.slotBits) - 1;
         // guard bit and bias: (a + biasY - b) & mask = y, (b + biasZ - a) & mask = 2^b - 1 - y
         uint256 biasY = ones * (3 * half);
         uint256 biasZ = biasY - ones;
@@ -120,7 +121,7 @@ library RingSums {
                     let product := mul(and(sub(y0, mload(b)), mask), add(and(add(z0, mload(add(b, 0x60))), mask), ones))
                     product := add(product, mul(and(sub(y1, mload(add(b, 0x20))), mask), add(and(add(z1, mload(add(b, 0x80))), mask), ones)))
                     product := add(product, mul(and(sub(y2, mload(add(b, 0x40))), mask), add(and(add(z2, mload(add(b, 0xa0))), mask), ones)))
-                    mstore(total, sub(mload(total), shr(top, product)))
+                    mstore(total, sub(mload(total), and(shr(top, product), slotMask)))
                     total := add(total, 0x20)
                 }
             }
