@@ -146,8 +146,10 @@ def bits_of(value: float) -> str:
     return text(struct.pack(">d", value))
 
 
-def quantise_case(name: str, values: list[float], clip: float, limit: int, lane_bits: int) -> Case:
-    draws = [number(f"{name} {i}", 1 << 53) * 2.0**-53 for i in range(len(values))]
+def quantise_case(
+    name: str, values: list[float], clip: float, limit: int, lane_bits: int, draws: list[float] | None = None
+) -> Case:
+    draws = draws or [number(f"{name} {i}", 1 << 53) * 2.0**-53 for i in range(len(values))]
     result = []
     for x, u in zip(values, draws, strict=True):
         v = max(-clip, min(clip, x)) * limit / clip
@@ -174,6 +176,9 @@ def quantise() -> Case:
         spread = [(number(f"x {lane_bits} {limit} {i}", 1 << 30) / (1 << 29) - 1) * 1.2 for i in range(25)]
         cases.append(quantise_case(f"edges, {lane_bits} bits, q_max {limit}", edges, 1.0, limit, lane_bits))
         cases.append(quantise_case(f"spread, {lane_bits} bits, q_max {limit}", spread, 0.7, limit, lane_bits))
+    # 0.7 * 15 / 0.7 is a hair above 15 in float64: with u = 0 it would round up to 16.
+    cases.append(quantise_case("rounding beyond q_max", [0.7, -0.7], 0.7, 15, 8, [0.0, 0.0]))
+    cases.append(quantise_case("integers stay, u = 0", [0.0, 0.25, -0.5, 1.0, -1.0], 1.0, 4, 8, [0.0] * 5))
     cases.append(quantise_case("small clip", [1e-9, -1e-9, 3e-10, 1.0], 1e-9, 5461, 16))
     bad = []
     for reason, value in (("nan", math.nan), ("infinite", math.inf), ("minus infinite", -math.inf)):

@@ -54,6 +54,15 @@ def commitment() -> Case:
     whole = [vector[i : i + 64] for i in range(0, len(vector), 64)]
     chopped = ref.chain([vector[i : i + 96] for i in range(0, len(vector), 96)], ctx, 4)[2]
     other_order = ref.chain(whole[::-1], ctx, 4)[2]
+    longer = vector + bytes(32)
+    long_chunks = [longer[i : i + 64] for i in range(0, len(longer), 64)]
+    other_end = open_end = entropy("other end", 32)
+    for index in reversed(range(len(whole))):
+        open_end = ref.keccak256(bytes.fromhex(good["tag"][2:]) + ref.word(index) + open_end + whole[index])
+
+    def kept(links: list[bytes]) -> str:
+        return str(int.from_bytes(links[0], "big") % (1 << 208))
+
     bad = [
         part("two chunks swapped", data=text(swapped)),
         part("another seat", seat=5),
@@ -75,6 +84,8 @@ def commitment() -> Case:
             "high bits of the root, not the low",
             keptRoot=str(int.from_bytes(bytes.fromhex(good["root"][2:]), "big") >> 48),
         ),
+        part("committed to one word too many", data=text(longer), keptRoot=kept(ref.chain(long_chunks, ctx, 4)[2])),
+        part("committed to another end than the terminal", nextLink=text(other_end), keptRoot=kept([open_end])),
     ]
     return bundle(cases, bad)
 
