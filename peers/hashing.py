@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from eth_hash.auto import keccak as _keccak
+
 from omnilytics.peers.errors import ParameterError
 
 HASH_BYTES: Final = 32

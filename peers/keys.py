@@ -10,6 +10,7 @@ from typing import Final
 
 import nacl.bindings
 import nacl.exceptions
+
 from omnilytics.peers.errors import KeyFileError, MessageError
 from omnilytics.peers.hashing import require_length
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from omnilytics.peers.errors import ParameterError
 from omnilytics.peers.quantise import Lanes, RingLayout, lift, require_lanes
 

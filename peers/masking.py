@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.prg import PAD, PAIR, Stream, add_streams, pad_context, pair_context
 from omnilytics.peers.quantise import MINIMUM_GROUP_SIZE, Lanes

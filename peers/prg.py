@@ -15,6 +15,7 @@ from typing import Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.hashing import ADDRESS_BYTES, HASH_BYTES, blake2b_keyed, require_length
 from omnilytics.peers.quantise import LANE_WIDTHS, Lanes
@@ -55,8 +56,7 @@ def pad_context(ctx: bytes, position: int) -> bytes:
 
 
 def stream_key(seed: bytes, kind: bytes, context: bytes) -> bytes:
-    """The AES-256 key of a stream: blake2b(kind, context) keyed with the seed. 32 bytes; secret like
-    the seed.
+    """The AES-256 key of a stream: blake2b(kind, context) keyed with the seed. 32 bytes, as secret as the seed.
 
     Raises ParameterError for an unknown kind and for wrong lengths.
     """

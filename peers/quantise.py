@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+
 from omnilytics.peers.errors import BudgetError, ParameterError, VectorError
 
 LANE_WIDTHS: Final = (8, 16, 32)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers import commitment
 from omnilytics.peers.errors import CommitmentError, ParameterError
 

@@ -1,6 +1,7 @@
 import inspect
 
 import pytest
+
 from omnilytics.peers import errors
 from omnilytics.peers.errors import OmniLyticsError
 

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from omnilytics.peers.errors import ParameterError
 from omnilytics.peers.hashing import (
     abi_words,

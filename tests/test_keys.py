@@ -6,6 +6,7 @@ import nacl.bindings
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers.errors import KeyFileError, MessageError, ParameterError
 from omnilytics.peers.keys import (
     BOX_OVERHEAD_BYTES,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.krum import distances_from_pairs, pair_order, scores, select, squared_distances
 from omnilytics.peers.masking import add_vectors

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.masking import PairMask, add_vectors, mask_vector, remove_pads
 from omnilytics.peers.prg import add_streams

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers.errors import MessageError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.keys import open_box, seal

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers import prg
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.quantise import RingLayout, pack

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+
 from omnilytics.peers.errors import BudgetError, OmniLyticsError, ParameterError, VectorError
 from omnilytics.peers.quantise import (
     Floats,

@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from omnilytics.peers.errors import MessageError, ParameterError
 from omnilytics.peers.keys import LOW_ORDER_POINTS
 from omnilytics.peers.seeds import EphemeralKey, acknowledgement, derive_pair_seed, public_from_secret
