@@ -9,6 +9,7 @@ import hashlib
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import ParameterError
 
 DEFAULT_BATCH_SIZE = 64

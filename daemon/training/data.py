@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import DataError, ParameterError
 
 if TYPE_CHECKING:

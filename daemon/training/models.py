@@ -16,12 +16,15 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import ParameterError
 
 MAX_HIDDEN_LAYERS = 8
 MAX_LAYER_WIDTH = 65_536
 
-_SIZES = re.compile(r"[0-9]+(,[0-9]+)*")
+# One spelling for one width, and short enough for int().
+_WIDTH = r"(0|[1-9][0-9]{0,8})"
+_SIZES = re.compile(f"{_WIDTH}(,{_WIDTH})*")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.peers.errors import ParameterError
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.peers.errors import ModelMismatchError, ParameterError

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.training.batch import choose_batch, generator_from_entropy
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.models import Model

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import ParameterError
 
 #: Scaled features are cut to [-FEATURE_LIMIT, FEATURE_LIMIT]: a column that was nearly constant in the

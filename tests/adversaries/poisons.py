@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.training.models import Model
 from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.errors import ParameterError
