@@ -7,7 +7,6 @@ The choices: "embedded" (amqtt, in this process's event loop), "mosquitto" (a pr
 address of a broker that runs already: mqtt://[user:password@]host[:1883] or mqtts://...[:8883]. The market
 trusts none of them.
 """
-# ruff: noqa: ASYNC240  (a few small files, read and written before there is anything to hold up)
 
 import asyncio
 import contextlib
@@ -66,8 +65,7 @@ async def start_broker(kind: str, folder: Path) -> AsyncIterator[Broker]:
 
 @contextlib.asynccontextmanager
 async def _embedded() -> AsyncIterator[Broker]:
-    # Imported late: half a second that a launcher with another broker need not wait.
-    from amqtt.broker import Broker as EmbeddedBroker
+    from scripts.embedded_broker import EmbeddedBroker
 
     for noisy in ("amqtt", "transitions"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -81,9 +79,7 @@ async def _embedded() -> AsyncIterator[Broker]:
     await embedded.start()
     try:
         # asyncio sets TCP_NODELAY on what it accepts; without it every hop would cost 44 ms.
-        server = embedded._servers["default"].instance
-        host, port = server.sockets[0].getsockname()[:2]
-        yield Broker(f"mqtt://{host}:{port}", host, port, "embedded")
+        yield Broker(f"mqtt://127.0.0.1:{embedded.port}", "127.0.0.1", embedded.port, "embedded")
     finally:
         await embedded.shutdown()
 
@@ -105,7 +101,8 @@ persistence true
 persistence_location {folder}/
 autosave_on_changes true
 autosave_interval 1
-log_dest stdout
+# Not stdout, which it buffers.
+log_dest stderr
 {user}"""
 
 
