@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import sys
@@ -270,6 +271,9 @@ def main(
         raise click.UsageError("--chain needs --key-file FILE (who pays for the deployment) or --market ADDRESS")
     if market and not chain:
         raise click.UsageError("--market needs --chain: a new local chain has no contract yet")
+    for address in fund:
+        if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
+            raise click.UsageError(f"--fund: {address} is no address")
     if fund and chain:
         raise click.UsageError("--fund works on the local chain only")
     if state is None:
