@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiomqtt
+
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import BrokerError, ConfigurationError, MessageError
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, topic_filter

@@ -15,11 +15,15 @@ from typing import Any, TypeVar
 
 import aiohttp
 from eth_abi.abi import decode as abi_decode
+from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3.exceptions import Web3Exception
+
 from omnilytics.peers.errors import ChainError, ChainMismatchError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
     Member,
     MemberStatus,
+    Outcome,
     RoundOpening,
     RoundPhase,
     TaskParams,
@@ -28,8 +32,6 @@ from omnilytics.peers.market import (
     TaskStatus,
 )
 from omnilytics.peers.messages import run_identifier
-from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import Web3Exception
 
 ARTIFACT = Path(__file__).resolve().parent.parent / "contracts" / "artifacts" / "Market.json"
 CALL_SECONDS = 15.0
@@ -328,6 +330,12 @@ class Chain:
             last = min(until, first + LOG_WINDOW_BLOCKS - 1)
             found += [log["args"] for log in await self._logs(event, first, last, *topics)]
         return found
+
+    async def round_endings(self, task_id: int, until: int) -> dict[int, Outcome]:
+        """How the rounds of a task ended, as far as the newest window of logs goes back."""
+        first, last = _windows(until)[0]
+        logs = await self._logs("RoundEnded", first, last, _word(task_id))
+        return {log["args"]["round"]: Outcome(log["args"]["outcome"]) for log in logs}
 
     def events_in(self, receipt: Receipt, event: str) -> list[Mapping[str, Any]]:
         """The arguments of the events of one name in a receipt."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import click
+
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.owner import owner
@@ -32,8 +33,13 @@ cli.add_command(tasks)
 
 def main() -> None:
     """The entry point of the installed command."""
+    main_with(cli)
+
+
+def main_with(command: click.Command) -> None:
+    """Runs a command and turns its errors into words and exit codes."""
     try:
-        cli(standalone_mode=False)
+        command(standalone_mode=False)
     except click.exceptions.Exit as leaving:
         sys.exit(leaving.exit_code)
     except click.Abort:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import JournalError
 
 _SCHEMA_VERSION = 1
@@ -20,7 +21,7 @@ _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE nonces (task INTEGER PRIMARY KEY, nonce BLOB NOT NULL);
 CREATE TABLE rounds (task INTEGER, round INTEGER, ctx BLOB NOT NULL, PRIMARY KEY (task, round));
-CREATE TABLE models_seen (task INTEGER, digest BLOB, round INTEGER NOT NULL, PRIMARY KEY (task, digest));
+CREATE TABLE models_seen (task INTEGER, digest BLOB, round INTEGER, PRIMARY KEY (task, digest, round));
 CREATE TABLE vectors (
     task INTEGER, round INTEGER, ctx BLOB NOT NULL, root BLOB NOT NULL,
     vector BLOB NOT NULL, quantised BLOB NOT NULL, PRIMARY KEY (task, round)
@@ -124,10 +125,12 @@ class Journal:
         statement = "INSERT OR IGNORE INTO rounds VALUES (?, ?, ?)"
         return self._write(statement, task, round_number, ctx) == 1
 
-    def see_model(self, task: int, round_number: int, digest: bytes) -> bool:
-        """False when the same weights were published in another round of the task."""
-        statement = "INSERT OR IGNORE INTO models_seen VALUES (?, ?, ?)"
-        return self._write(statement, task, digest, round_number) == 1
+    def see_model(self, task: int, round_number: int, digest: bytes) -> int | None:
+        """Remembers weights by their digest; the last earlier round of the task that had the same, if any."""
+        query = "SELECT round FROM models_seen WHERE task = ? AND digest = ? AND round < ? ORDER BY round DESC"
+        row = self._db.execute(query, (task, digest, round_number)).fetchone()
+        self._write("INSERT OR IGNORE INTO models_seen VALUES (?, ?, ?)", task, digest, round_number)
+        return None if row is None else int(row[0])
 
     def store_vector(self, task: int, round_number: int, stored: StoredVector) -> None:
         """Stores the round's only vector. Raises JournalError when there is one already."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+
 from omnilytics.peers.errors import KeyFileError
 from omnilytics.peers.keys import BoxIdentity, public_from_secret
 

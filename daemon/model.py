@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
@@ -45,7 +46,7 @@ from omnilytics.peers.quantise import clamp_sum, dequantise, lift
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
 _EARLY_MESSAGES = 4096
-_WAITING_SECONDS = 1.0
+_WAITING_SECONDS = 5.0
 
 
 @dataclass
@@ -224,7 +225,7 @@ class ModelPart:
         )
 
     def _log_waiting(self) -> None:
-        """For whom, and until when: in words, once a second at most, and only when it has changed."""
+        """For whom, and until when: in words, when it changes, and every five seconds."""
         snapshot = self._snapshot
         if snapshot is None or snapshot.state.over:
             return
@@ -276,7 +277,7 @@ class ModelPart:
             return
         self._round_started = node.clock()
         spec = self._spec
-        payload = ModelPayload(spec.model, self._weights, self._choices.scaling, round_number)
+        payload = ModelPayload.of(spec.model, self._weights, self._choices.scaling, round_number)
         plaintext = encode_payload(payload)
         secrets = node.journal.round_secrets(self._task, round_number)
         if secrets is None:
@@ -409,6 +410,8 @@ class ModelPart:
         ended = await node.chain.round_events("RoundEnded", opening, snapshot.block)
         posts = await node.chain.round_events("PostClosed", opening, snapshot.block)
         krum = await node.chain.round_events("KrumSelected", opening, snapshot.block)
+        slashes = await node.chain.round_events("Slashed", opening, snapshot.block)
+        slashed = [str(entry["account"]).lower() for entry in slashes]
         if not ended:
             raise ChainError(f"round {target} is over, but the logs do not show how it ended")
         outcome = Outcome(ended[0]["outcome"])
@@ -442,7 +445,6 @@ class ModelPart:
                 mean = dequantise(sum(clamped[1:], clamped[0]), self._spec.clip, params.max_magnitude)
                 mean /= len(selected) * params.group_size
                 state, after = self._choices.optimiser.step(optimiser, weights, mean)
-                after = as_published(after)
             return RoundResult(
                 outcome,
                 complete,
@@ -464,11 +466,11 @@ class ModelPart:
                 return
             if isinstance(result, OmniLyticsError):
                 raise result
-            self._take(target, result, params.group_size)
+            self._take(target, result, slashed)
 
         node.in_thread(work, proceed)
 
-    def _take(self, round_number: int, result: RoundResult, group_size: int) -> None:
+    def _take(self, round_number: int, result: RoundResult, slashed: list[str]) -> None:
         """Makes a finished round durable and says how it went."""
         node = self._node
         for group, sums in result.sums.items():
@@ -497,13 +499,15 @@ class ModelPart:
             selected_groups=list(result.selected),
             complete_groups=list(result.complete),
             void_groups=[group for group in range(count) if group not in result.complete],
+            slashed=slashed,
             distances=[[str(value) for value in row] for row in result.distances],
         )
 
     def _accuracy(self, weights: NDArray[np.float64]) -> float:
-        """On the held-out rows, a fraction of 1."""
+        """On the held-out rows, a fraction of 1, with the weights as they are published."""
         test = self._choices.test
-        return self._spec.model.accuracy(weights, self._choices.scaling.apply(test.features), test.labels)
+        published = as_published(weights)
+        return self._spec.model.accuracy(published, self._choices.scaling.apply(test.features), test.labels)
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
@@ -511,7 +515,7 @@ class ModelPart:
             return
         amount = await node.chain.withdrawable(node.me, [self._task])
         if amount > 0:
-            self._send(snapshot, "withdraw", "withdraw", [self._task], show(node.me), wei_expected=amount)
+            self._send(snapshot, "withdraw", "withdraw", [self._task], node.me, wei_expected=amount)
         else:
             node.log("task.done", "the task is over and everything is collected", task=self._task)
             self._done = True

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
@@ -41,6 +42,7 @@ from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.keys import BoxIdentity
 from omnilytics.peers.market import (
     MemberStatus,
+    Outcome,
     RoundOpening,
     RoundPhase,
     TaskSnapshot,
@@ -49,6 +51,7 @@ from omnilytics.peers.market import (
 )
 from omnilytics.peers.masking import PairMask, mask_vector
 from omnilytics.peers.owner_round import OwnerInput, OwnerRound
+from omnilytics.peers.phases import OwnerStage
 from omnilytics.peers.quantise import pack, to_ring
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
@@ -217,7 +220,7 @@ class OwnerPart:
                 case PlayRound(round_number):
                     await self._play(snapshot, round_number)
                 case PostVector(round_number):
-                    await self._post(snapshot, round_number)
+                    await self.post_vector(snapshot, round_number)
                 case SettleChunk():
                     await self._settle(snapshot)
                 case Withdraw():
@@ -270,16 +273,18 @@ class OwnerPart:
 
     async def _play(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, ctx = self._node, snapshot.state.ctx
-        if self._round is not None or ctx in self._refused_rounds:
+        if ctx in self._refused_rounds:
+            return
+        if self._round is not None:
+            if self._round.stage is OwnerStage.COMMITTING:
+                # A commitment that the chain refused, or lost in a reorg: the same bytes again.
+                self._commit_again(snapshot, round_number)
             return
         me = snapshot.member(node.me)
         assert me is not None
         if not node.journal.claim_round(self._task, round_number, ctx):
-            stored = node.journal.vector(self._task, round_number)
-            if stored is not None and stored.ctx == ctx:
-                # An earlier life got as far as the vector, so all masks were agreed: the same bytes go on.
-                arguments = (self._task, ctx, stored.root)
-                self._send(snapshot, f"commit {round_number}", "commit", *arguments, phase="commit")
+            # If an earlier life got as far as the vector, all masks were agreed: the same bytes go on.
+            if self._commit_again(snapshot, round_number):
                 return
             # Seeds live in memory only. Whatever an earlier life of this daemon, or another fork, has
             # agreed with the mates is gone, and a second exchange could make a second vector.
@@ -318,6 +323,15 @@ class OwnerPart:
         early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
         for arrived in early:
             await self._arrived(arrived)
+
+    def _commit_again(self, snapshot: TaskSnapshot, round_number: int) -> bool:
+        """Commits the journalled vector of this round, if there is one, unless that is on its way."""
+        stored = self._node.journal.vector(self._task, round_number)
+        if stored is None or stored.ctx != snapshot.state.ctx:
+            return False
+        arguments = (self._task, stored.ctx, stored.root)
+        self._send(snapshot, f"commit {round_number}", "commit", *arguments, phase="commit")
+        return True
 
     async def _arrived(self, arrived: Arrived) -> None:
         if arrived.task != self._task:
@@ -383,14 +397,19 @@ class OwnerPart:
         encrypted = await node.chain.payload(opening)
         batch_entropy = self._choices.batch_entropy(opening.round)
         rounding_entropy = node.entropy(8 * params.value_count)
+        stepless = await self._stepless_rounds(opening)
         started = node.clock()
 
         def work() -> Update:
             plaintext = open_model(encrypted, model_key, opening)
             payload = decode_payload(plaintext, spec.model, opening.round)
-            # Two rounds at the same weights would tell the model owner how the group's batches differ.
-            if not node.journal.see_model(self._task, opening.round, payload.weights_digest):
-                raise ModelMismatchError("the model owner published the same weights in another round; not training")
+            # Two sums at the same weights would tell the model owner how the group's batches differ.
+            earlier = node.journal.see_model(self._task, opening.round, payload.weights_digest)
+            if earlier is not None and earlier not in stepless:
+                raise ModelMismatchError(
+                    f"the model owner published the same weights in round {earlier}, which it could step from; "
+                    "not training"
+                )
             return compute_update(
                 payload,
                 spec,
@@ -398,7 +417,7 @@ class OwnerPart:
                 self._dataset,
                 batch_entropy,
                 rounding_entropy,
-                self._choices.gradient,
+                self.gradient_function(),
             )
 
         async def proceed(outcome: Update | OmniLyticsError) -> None:
@@ -426,10 +445,19 @@ class OwnerPart:
 
         node.in_thread(work, proceed)
 
+    async def _stepless_rounds(self, opening: RoundOpening) -> set[int]:
+        """Rounds that ended, by the rules, without a step: after them the same weights are published again."""
+        endings = await self._node.chain.round_endings(self._task, opening.block)
+        return {number for number, outcome in endings.items() if outcome in (Outcome.VOID, Outcome.TOO_FEW)}
+
     async def _step_in(self, opening: RoundOpening, event: OwnerInput) -> None:
         """A step with a result of earlier work, unless its round is over."""
         if self._round is not None and self._round.opening.ctx == opening.ctx:
             await self._step(event)
+
+    def gradient_function(self) -> GradientFunction:
+        """How this owner makes a gradient of its batch."""
+        return self._choices.gradient
 
     def _snapshot_or_fail(self) -> TaskSnapshot:
         assert self._snapshot is not None
@@ -447,7 +475,9 @@ class OwnerPart:
 
         def work() -> tuple[bytes, bytes]:
             lanes = to_ring(quantised, params.layout)
-            masked = mask_vector(lanes, ctx, round_.group, round_.position, pairs, pad_seed)
+            masked = mask_vector(
+                lanes, ctx, round_.group, round_.position, pairs, pad_seed, group_size=params.group_size
+            )
             vector = pack(masked, params.layout)
             return vector, links(vector, params.chunk_words, ctx, seat)[0]
 
@@ -480,7 +510,7 @@ class OwnerPart:
 
     # --------------------------------------------------------- post, settle, collect
 
-    async def _post(self, snapshot: TaskSnapshot, round_number: int) -> None:
+    async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
         me = snapshot.member(self._node.me)
         assert me is not None
         stored = self._node.journal.vector(self._task, round_number)
@@ -526,7 +556,7 @@ class OwnerPart:
         amount = await node.chain.withdrawable(node.me, [self._task])
         if amount > 0:
             to = self._choices.withdraw_to or node.me
-            self._send(snapshot, "withdraw", "withdraw", [self._task], show(to), wei_expected=amount)
+            self._send(snapshot, "withdraw", "withdraw", [self._task], to, wei_expected=amount)
         elif snapshot.state.over:
             node.log("task.done", "everything is collected", task=self._task)
             self._done = True

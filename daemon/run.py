@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
@@ -23,7 +24,6 @@ from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, read_dataset
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
-from omnilytics.daemon.training.payload import as_published
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.errors import ConfigurationError, DataError
@@ -77,8 +77,8 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
 
 
 def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
-    """The first weights, as they are published (float32 values in float64)."""
-    return as_published(model.init(np.random.default_rng(seed)))
+    """The first weights, float64[d]."""
+    return model.init(np.random.default_rng(seed))
 
 
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
@@ -120,7 +120,8 @@ def choose_spec(options: ModelOptions, own: Dataset) -> tuple[TaskSpec, FeatureS
     if clip is None:
         scaled = Dataset(scaling.apply(own.features), own.labels, own.classes)
         weights = initial_weights(model, options.seed)
-        clip = suggest_clip(model, weights, scaled, batch_size, np.random.default_rng(options.seed))
+        generator = np.random.default_rng(options.seed)
+        clip = suggest_clip(model, weights, scaled, batch_size, generator, lane_bits=int(options.lane_bits))
     return TaskSpec(architecture.describe(), own.column_count, own.classes, clip, batch_size), scaling
 
 

@@ -27,6 +27,9 @@ from omnilytics.peers.errors import ChainError, FundsError, ParameterError
 RECEIPT_POLL_SECONDS = 0.05
 RETRY_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
+# Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
+# a commit or post phase, or for drawing the groups. Gas that is not used costs nothing.
+HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
 
 
 @dataclass(frozen=True)
@@ -166,7 +169,7 @@ class TransactionQueue:
                 f"{order.function} needs {len(order.data)} bytes of calldata, more than {MAX_TRANSACTION_BYTES}"
             )
         estimated = await chain.estimate(keys.address, order.data, order.value)
-        gas = min(estimated * 6 // 5 + 10_000, MAX_TRANSACTION_GAS)
+        gas = min(estimated * 5 // 4 + HEADROOM_GAS.get(order.function, HEADROOM_GAS[""]), MAX_TRANSACTION_GAS)
         head = await chain.head()
         tip = min(self._fees.tip, self._fees.price_cap)
         max_fee = min(2 * head.base_fee + tip, self._fees.price_cap)

@@ -93,9 +93,7 @@ def step(state: ModelRound, event: ModelInput, entropy: Entropy) -> tuple[ModelR
 
 
 def _hello(state: ModelRound, recipient: Recipient, wants_answer: bool, entropy: Entropy) -> SendEnvelope:
-    return SendEnvelope(
-        recipient.peer.address, state.keys.hello(recipient.peer, wants_answer, entropy(24))
-    )
+    return SendEnvelope(recipient.peer.address, state.keys.hello(recipient.peer, wants_answer, entropy(24)))
 
 
 def _deliver(state: ModelRound, address: bytes, entropy: Entropy) -> SendEnvelope:
@@ -104,9 +102,7 @@ def _deliver(state: ModelRound, address: bytes, entropy: Entropy) -> SendEnvelop
     return SendEnvelope(address, state.keys.private(message, state.hellos[address], entropy(24)))
 
 
-def _received(
-    state: ModelRound, event: EnvelopeReceived, entropy: Entropy
-) -> tuple[ModelRound, list[ModelEffect]]:
+def _received(state: ModelRound, event: EnvelopeReceived, entropy: Entropy) -> tuple[ModelRound, list[ModelEffect]]:
     recipient = state.recipients.get(event.sender)
     address = event.sender
     try:

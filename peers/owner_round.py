@@ -16,7 +16,6 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import RoundOpening
@@ -199,8 +198,8 @@ class OwnerRound:
     pace: Pace
     opened_at: float
     stage: OwnerStage = OwnerStage.SEEDING
-    hellos: Mapping[bytes, bytes] = _EMPTY
-    seeds: Mapping[bytes, bytes] = field(default=_EMPTY, repr=False)
+    hellos: Mapping[bytes, bytes] = field(default_factory=lambda: _EMPTY)
+    seeds: Mapping[bytes, bytes] = field(default_factory=lambda: _EMPTY, repr=False)
     agreed: frozenset[bytes] = frozenset()
     away: frozenset[bytes] = frozenset()
     pad_seed: bytes | None = field(default=None, repr=False)
@@ -233,9 +232,7 @@ def begin(
     entropy: Entropy,
 ) -> tuple[OwnerRound, list[OwnerEffect]]:
     """Starts a round: says hello to all mates and to the model owner."""
-    state = OwnerRound(
-        keys, opening, group, position, model_owner, mates, pace, now, next_resend=now + pace.resend
-    )
+    state = OwnerRound(keys, opening, group, position, model_owner, mates, pace, now, next_resend=now + pace.resend)
     return state, [*_hellos(state, entropy)]
 
 
@@ -294,15 +291,11 @@ def _hellos(state: OwnerRound, entropy: Entropy) -> list[OwnerEffect]:
 
 
 def _acknowledge(state: OwnerRound, address: bytes, entropy: Entropy) -> SendEnvelope:
-    message = SeedAcknowledgement(
-        state.keys.ctx, state.keys.address, address, acknowledgement(state.seeds[address])
-    )
+    message = SeedAcknowledgement(state.keys.ctx, state.keys.address, address, acknowledgement(state.seeds[address]))
     return SendEnvelope(address, state.keys.private(message, state.hellos[address], entropy(24)))
 
 
-def _received(
-    state: OwnerRound, event: EnvelopeReceived, entropy: Entropy
-) -> tuple[OwnerRound, list[OwnerEffect]]:
+def _received(state: OwnerRound, event: EnvelopeReceived, entropy: Entropy) -> tuple[OwnerRound, list[OwnerEffect]]:
     peer = state.peer(event.sender)
     try:
         if peer is None:
@@ -314,9 +307,7 @@ def _received(
         return dropped, [Note("message.dropped", str(error), event.sender)]
 
 
-def _heard(
-    state: OwnerRound, peer: Peer, message: Message, entropy: Entropy
-) -> tuple[OwnerRound, list[OwnerEffect]]:
+def _heard(state: OwnerRound, peer: Peer, message: Message, entropy: Entropy) -> tuple[OwnerRound, list[OwnerEffect]]:
     address = peer.address
     from_model_owner = address == state.model_owner.address
     match message:

@@ -72,5 +72,10 @@ CONTRACT_PHASES: tuple[Phase, ...] = (
     Phase("Idle", "the model owner opens a round", "openSeconds, then an empty round", ("Commit", "Ended")),
     Phase("Commit", "every playable group has committed or sat out", "commitSeconds", ("Post", "Idle (void)")),
     Phase("Post", "all members of committed groups have posted", "postSeconds", ("Settle", "Idle (too few)")),
-    Phase("Settle", "the last chunk is settled: Multi-Krum, pay", "settleSeconds", ("Idle", "Idle (late)", "Ended")),
+    Phase(
+        "Settle",
+        "the last chunk is settled: Multi-Krum, pay",
+        "settleSeconds",
+        ("Idle", "Idle (late)", "Ended"),
+    ),
 )

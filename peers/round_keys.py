@@ -46,9 +46,7 @@ class RoundKeys:
 
     def private(self, message: Message, peer_ephemeral: bytes, nonce: bytes) -> bytes:
         """An envelope under the ephemeral keys."""
-        return encode_envelope(
-            CHANNEL_EPHEMERAL, seal(self.ephemeral.secret, peer_ephemeral, message.encode(), nonce)
-        )
+        return encode_envelope(CHANNEL_EPHEMERAL, seal(self.ephemeral.secret, peer_ephemeral, message.encode(), nonce))
 
     def open(self, envelope: bytes, peer: Peer, peer_ephemeral: bytes | None) -> Message:
         """What a peer says, checked: its key, context, sender, receiver and channel.

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 import click
+
 from omnilytics.daemon.commands.options import home_option
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
 from omnilytics.daemon.config import Settings, load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from omnilytics.daemon.commands.options import network_options, settings_from
 
 

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 import click
+
 from omnilytics.daemon.commands.options import network_options, settings_from
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
+
 from omnilytics.peers.errors import ModelMismatchError
 from omnilytics.peers.hashing import keccak, model_commitment
 from omnilytics.peers.market import RoundOpening

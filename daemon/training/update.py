@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.batch import choose_batch, generator_from_entropy
 from omnilytics.daemon.training.data import Dataset
@@ -70,6 +71,4 @@ def compute_update(
     if gradient.shape != (params.value_count,):
         raise VectorError(f"gradient has {gradient.size} values, task needs {params.value_count}")
     uniforms = uniforms_from_bytes(rounding_entropy, params.value_count)
-    return Update(
-        quantise(gradient, spec.clip, params.max_magnitude, uniforms), clip_fraction(gradient, spec.clip)
-    )
+    return Update(quantise(gradient, spec.clip, params.max_magnitude, uniforms), clip_fraction(gradient, spec.clip))

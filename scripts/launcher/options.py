@@ -1,0 +1,92 @@
+"""What a testbed run is asked for, and the checks that need no chain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from omnilytics.peers.errors import ConfigurationError
+from tests.adversaries.poisons import PoisonOrder
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A participant that dies by SIGKILL: role "model" or "owner", before `moment` of a round."""
+
+    role: str
+    moment: str
+    round: int
+
+
+KILLS = {("model", "settle"), ("owner", "post")}
+
+
+@dataclass(frozen=True)
+class TestbedOptions:
+    """The options of scripts/testbed."""
+
+    __test__ = False
+
+    owners: int
+    group_size: int
+    faulty: int
+    rounds: int
+    model: str
+    data: Path | None
+    label: str | None
+    skew: float
+    seed: int
+    batch_size: int | None
+    optimiser: str | None
+    lane_bits: int
+    strict: bool
+    rate: int
+    broker: str
+    chain: str | None
+    key_file: Path | None
+    depth: int
+    finality_depth: int
+    block_seconds: int
+    phase_seconds: int
+    verify: bool
+    poison: PoisonOrder | None = None
+    poison_owners: PoisonOrder | None = None
+    kills: tuple[Kill, ...] = field(default=())
+
+    @property
+    def groups(self) -> int:
+        """How many whole groups the owners make."""
+        return self.owners // self.group_size
+
+    def check(self) -> None:
+        """Raises ConfigurationError for what cannot work, in the words of what to change."""
+        if self.group_size < 3:
+            raise ConfigurationError(f"group size {self.group_size} below minimum 3", help="raise --group-size")
+        needed = 2 * self.faulty + 3
+        if self.groups < needed:
+            raise ConfigurationError(
+                f"{self.groups} groups cannot tolerate f={self.faulty}; need {needed}",
+                help=f"at least {needed * self.group_size} --owners, a smaller --group-size or a smaller --faulty",
+            )
+        if self.rounds < 1:
+            raise ConfigurationError(f"{self.rounds} rounds are none", help="--rounds 1 or more")
+        if self.data is not None and not self.data.exists():
+            raise ConfigurationError(f"no file {self.data}", help="check --data")
+        if self.poison is not None and self.poison.count > self.groups:
+            raise ConfigurationError(f"{self.poison.count} poisoned groups of {self.groups}", help="lower --poison")
+        if self.poison_owners is not None and self.poison_owners.count > self.owners:
+            raise ConfigurationError(
+                f"{self.poison_owners.count} poisoned owners of {self.owners}", help="lower --poison-owners"
+            )
+        for kill in self.kills:
+            if not 1 <= kill.round <= self.rounds:
+                raise ConfigurationError(f"--kill in round {kill.round} of {self.rounds}", help="another round")
+
+
+def parse_kill(text: str) -> Kill:
+    """ROLE@MOMENT[:ROUND], as model@settle or owner@post:4. Raises ConfigurationError."""
+    who, _, round_text = text.partition(":")
+    role, _, moment = who.partition("@")
+    if (role, moment) not in KILLS or not (round_text or "3").isdecimal():
+        raise ConfigurationError(f"'{text}' is no kill", help="model@settle or owner@post, with :ROUND (default 3)")
+    return Kill(role, moment, int(round_text or "3"))

@@ -1,0 +1,153 @@
+"""The participants of a testbed: their folders, keys, data and command lines."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from omnilytics.daemon.keystore import create_keys
+from omnilytics.daemon.log import show
+from omnilytics.daemon.training.data import (
+    Dataset,
+    dirichlet_split,
+    load_digits,
+    read_dataset,
+    split_holdout,
+    write_npz,
+)
+from scripts.launcher.options import TestbedOptions
+
+HOLDOUT_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A process to be: its name, folder, address, and the command to run."""
+
+    name: str
+    home: Path
+    address: bytes
+    command: list[str]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Everybody in a run, and the data that they hold."""
+
+    model: Participant
+    owners: list[Participant]
+    owner_data: list[Dataset] = field(repr=False)
+    model_data: Dataset = field(repr=False)
+
+
+def owner_seed(options: TestbedOptions, index: int) -> str:
+    """From which an owner draws its batches, so that the run can be replayed in one process."""
+    return f"{options.seed}-{index}"
+
+
+def load_data(options: TestbedOptions) -> tuple[list[Dataset], Dataset]:
+    """The owners' rows and the model owner's: a stratified hold-out, the rest split with a Dirichlet skew."""
+    whole = load_digits() if options.data is None else read_dataset(options.data, options.label)
+    generator = np.random.default_rng(options.seed)
+    rest, own = split_holdout(whole, HOLDOUT_FRACTION, generator)
+    parts = dirichlet_split(rest.labels, options.owners, options.skew, generator)
+    return [rest.take(part) for part in parts], own
+
+
+def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
+    """The options of `omnilytics model run` that make the task."""
+    silent_model = any(kill.role == "model" for kill in options.kills)
+    arguments = [
+        f"--test={test}",
+        f"--model={options.model}",
+        f"--rounds={options.rounds}",
+        f"--groups={options.groups}",
+        f"--group-size={options.group_size}",
+        f"--faulty={options.faulty}",
+        f"--lane-bits={options.lane_bits}",
+        f"--rate={options.rate}",
+        f"--depth={options.depth}",
+        f"--block-seconds={options.block_seconds}",
+        f"--phase-seconds={options.phase_seconds}",
+        # The owners end the task of a silent model owner after some unopened rounds: do not make people wait.
+        f"--open-seconds={15 if silent_model else options.phase_seconds}",
+        f"--seed={options.seed}",
+    ]
+    if options.strict:
+        arguments.append("--strict")
+    if options.batch_size is not None:
+        arguments.append(f"--batch-size={options.batch_size}")
+    if options.optimiser is not None:
+        arguments.append(f"--optimiser={options.optimiser}")
+    return arguments
+
+
+def write_participants(options: TestbedOptions, folder: Path) -> Cast:
+    """Makes all folders, throw-away keys and data files of a run."""
+    owner_data, model_data = load_data(options)
+    model_home = folder / "participants" / "model"
+    model_address = _write_keys(model_home)
+    test = model_home / "data.npz"
+    write_npz(test, model_data)
+    kills = {kill.role: kill for kill in options.kills}
+    honest = [str(Path(sys.executable).parent / "omnilytics")]
+    hostile = [sys.executable, "-m", "tests.adversaries.owner"]
+    model_command = [*honest, "model", "run"]
+    if "model" in kills:
+        model_command = [
+            sys.executable,
+            "-m",
+            "tests.adversaries.model",
+            f"--die-in-round={kills['model'].round}",
+        ]
+    model = Participant("model", model_home, model_address, [*model_command, *model_arguments(options, test)])
+
+    owners: list[Participant] = []
+    for index, data in enumerate(owner_data):
+        home = folder / "participants" / f"owner-{index:02d}"
+        address = _write_keys(home)
+        write_npz(home / "data.npz", data)
+        # The first owners are the single poisoners; the last one is the one to be killed.
+        adversary: list[str] = []
+        if options.poison_owners is not None and index < options.poison_owners.count:
+            adversary += [f"--poison={options.poison_owners.kind}"]
+        elif options.poison is not None:
+            # Groups are drawn on the chain, so every owner must be ready to be in a hostile one.
+            adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}"]
+        if "owner" in kills and index == options.owners - 1:
+            adversary += [f"--die-in-round={kills['owner'].round}"]
+        command = [*hostile, *adversary] if adversary else [*honest, "owner", "run"]
+        command += [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
+        owners.append(Participant(f"owner-{index:02d}", home, address, command))
+    return Cast(model, owners, owner_data, model_data)
+
+
+def network_arguments(options: TestbedOptions, home: Path, market: dict[str, object]) -> list[str]:
+    """Where everything is, for a participant's command line."""
+    return [
+        f"--home={home}",
+        f"--chain={market['rpc_url']}",
+        f"--chain-id={market['chain_id']}",
+        f"--market={market['market']}",
+        f"--broker={market['broker_url']}",
+        f"--finality-depth={options.finality_depth}",
+    ]
+
+
+def _write_keys(home: Path) -> bytes:
+    home.mkdir(parents=True, mode=0o700)
+    password = secrets.token_urlsafe(24)
+    handle = os.open(home / "password", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o400)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(password + "\n")
+    return create_keys(home / "keys", password, light=True).address
+
+
+def addresses(cast: Cast) -> list[str]:
+    """Of everybody, as text."""
+    return [show(cast.model.address), *(show(owner.address) for owner in cast.owners)]

@@ -1,0 +1,168 @@
+"""One testbed run: coordinator, participants, following, summary; and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from omnilytics.daemon.commands.model import run as model_command
+from omnilytics.daemon.log import show
+from omnilytics.daemon.run import ModelOptions
+from omnilytics.daemon.training.update import GradientFunction
+from omnilytics.peers.errors import OmniLyticsError
+from scripts.launcher.follow import LogReader, Progress, Record, progress_to_stderr
+from scripts.launcher.funding import fund_accounts
+from scripts.launcher.options import TestbedOptions
+from scripts.launcher.participants import (
+    Cast,
+    Participant,
+    addresses,
+    model_arguments,
+    network_arguments,
+    write_participants,
+)
+from scripts.launcher.plot import plot_summary
+from scripts.launcher.summary import ChainFacts, Story, build_summary, plain_accuracy, read_chain, verify_sums
+from scripts.processes import ManagedProcess, Supervisor, clean_environment
+from scripts.toolchain import ROOT
+
+READY_SECONDS = 90.0
+POLL_SECONDS = 0.2
+
+
+class RunFailedError(OmniLyticsError):
+    """A participant failed in a way that the run was not meant to have."""
+
+    code = "testbed"
+
+
+async def run_testbed(options: TestbedOptions, folder: Path) -> dict[str, Any]:
+    """Runs a market in `folder` and returns its summary, which is also written there."""
+    started = time.monotonic()
+    folder.mkdir(parents=True)
+    (folder / "logs").mkdir()
+    async with Supervisor() as supervisor:
+        click.echo(f"{options.owners} data owners, folder {folder}", err=True)
+        cast = await asyncio.to_thread(write_participants, options, folder)
+        market = await _start_coordinator(supervisor, options, folder, cast)
+        if options.chain is not None:
+            assert options.key_file is not None
+            await asyncio.to_thread(fund_accounts, options, market["rpc_url"], cast)
+        readers = _link_logs(folder, cast)
+        names = {show(person.address): person.name for person in (cast.model, *cast.owners)}
+        progress = progress_to_stderr(options.rounds, names)
+        progress.status("starting the daemons")
+        processes = await _start_daemons(supervisor, options, folder, cast, market)
+        records = await _follow(options, processes, readers, progress)
+        story = Story(records)
+        created = story.of_model("task.created")
+        if not created:
+            raise RunFailedError("the model owner created no task", help=f"see {folder}/logs/model.jsonl")
+        facts = await read_chain(market["rpc_url"], bytes.fromhex(market["market"][2:]), created[0]["task"], cast)
+    progress.status("training the same in one process")
+    summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - started)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    await asyncio.to_thread(plot_summary, summary, folder / "summary.png")
+    progress.line("")
+    return summary
+
+
+async def _start_coordinator(
+    supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast
+) -> dict[str, Any]:
+    argv: list[str | Path] = [sys.executable, "-m", "scripts.coordinator_main", "--json", "--exit-with-parent"]
+    argv += [f"--state={folder / 'market'}", f"--broker={options.broker}"]
+    if options.chain is not None:
+        argv += [f"--chain={options.chain}", f"--key-file={options.key_file}"]
+    else:
+        argv += [f"--fund={address}" for address in addresses(cast)]
+    process = await supervisor.start(
+        "coordinator",
+        argv,
+        log=folder / "logs" / "coordinator.log",
+        stdout=folder / "logs" / "coordinator.out",
+        cwd=ROOT,
+    )
+    return await process.wait_event("ready", timeout=READY_SECONDS)
+
+
+def _link_logs(folder: Path, cast: Cast) -> list[LogReader]:
+    """Each participant logs into its own folder; logs/ shows them all in one place."""
+    readers = []
+    for person in (cast.model, *cast.owners):
+        path = folder / "logs" / f"{person.name}.jsonl"
+        path.symlink_to(Path("..") / person.home.relative_to(folder) / "log.jsonl")
+        readers.append(LogReader(person.name, path))
+    return readers
+
+
+async def _start_daemons(
+    supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, market: dict[str, Any]
+) -> dict[str, ManagedProcess]:
+    # One thread each: dozens of daemons share few cores, and a BLAS that starts a thread a core in each of
+    # them only makes them wait for each other.
+    environment = clean_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+
+    async def start(person: Participant) -> tuple[str, ManagedProcess]:
+        argv = [*person.command, *network_arguments(options, person.home, market)]
+        log = folder / "logs" / f"{person.name}.out"
+        return person.name, await supervisor.start(person.name, argv, log=log, env=environment, cwd=ROOT)
+
+    # The model owner first: the owners find its task on the chain.
+    return dict([await start(person) for person in (cast.model, *cast.owners)])
+
+
+async def _follow(
+    options: TestbedOptions,
+    processes: dict[str, ManagedProcess],
+    readers: Sequence[LogReader],
+    progress: Progress,
+) -> list[tuple[str, Record]]:
+    """Reads the logs until all daemons have ended. Raises RunFailedError when one fails that was not to be killed."""
+    records: list[tuple[str, Record]] = []
+    doomed = {"model" for kill in options.kills if kill.role == "model"}
+    doomed |= {f"owner-{options.owners - 1:02d}" for kill in options.kills if kill.role == "owner"}
+    while True:
+        running = [process for process in processes.values() if process.returncode is None]
+        for reader in readers:
+            for record in reader.new_records():
+                records.append((reader.name, record))
+                progress.see(reader.name, record)
+        for name, process in processes.items():
+            if process.returncode not in (None, 0) and name not in doomed:
+                tail = process.log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]
+                raise RunFailedError(
+                    f"{name} ended with code {process.returncode}: {' | '.join(tail) or 'no words'}",
+                    help=f"see {process.log} and the .jsonl beside it",
+                )
+        if not running:
+            return records
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _summarise(
+    options: TestbedOptions, facts: ChainFacts, cast: Cast, story: Story, wall_seconds: float
+) -> dict[str, Any]:
+    poisoned: dict[int, GradientFunction] = {}
+    groups = {member.account: member.seat // facts.params.group_size for member in facts.members}
+    for index, owner in enumerate(cast.owners):
+        if options.poison_owners is not None and index < options.poison_owners.count:
+            poisoned[index] = options.poison_owners.function
+        elif options.poison is not None and groups.get(owner.address, 255) < options.poison.count:
+            poisoned[index] = options.poison.function
+    context = model_command.make_context(
+        "run", model_arguments(options, cast.model.home / "data.npz"), resilient_parsing=False
+    )
+    names = ModelOptions.__dataclass_fields__
+    model_options = ModelOptions(**{name: context.params[name] for name in names})
+    plain = plain_accuracy(options, model_options, facts, cast, story, poisoned)
+    verified = options.verify and verify_sums(facts, cast, story)[0]
+    hostile = {cast.owners[index].address for index in poisoned}
+    return build_summary(options, facts, cast, story, hostile, plain, verified, wall_seconds)

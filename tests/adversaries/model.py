@@ -1,0 +1,52 @@
+"""A model owner's daemon that vanishes: it dies once a round's vectors are posted, before anything is settled.
+
+Run as `python -m tests.adversaries.model --die-in-round N [options of omnilytics model run]`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import click
+
+from omnilytics.daemon.cli import main_with
+from omnilytics.daemon.commands.model import run as honest_run
+from omnilytics.daemon.commands.options import settings_from
+from omnilytics.daemon.model import ModelPart
+from omnilytics.daemon.node import Event, SnapshotSeen
+from omnilytics.daemon.run import ModelOptions, run_model
+from omnilytics.peers.market import RoundPhase, TaskStatus
+
+
+def vanishing_part(die_in_round: int) -> type[ModelPart]:
+    """A model owner's part that is gone, as by kill -9, when it sees a round's settle phase, or its end."""
+
+    class VanishingPart(ModelPart):
+        async def handle(self, event: Event) -> None:
+            if isinstance(event, SnapshotSeen):
+                state = event.snapshot.state
+                posted = state.phase in (RoundPhase.SETTLE, RoundPhase.IDLE) and state.round == die_in_round
+                if state.status is TaskStatus.RUNNING and (posted or state.round > die_in_round):
+                    self._node.log("adversary.dies", "killed before settling", round=state.round)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            await super().handle(event)
+
+    return VanishingPart
+
+
+def run(die_in_round: int, **options: Any) -> None:
+    """Run a vanishing model owner."""
+    settings, password_file = settings_from(options)
+    run_model(settings, password_file, ModelOptions(**options), part_class=vanishing_part(die_in_round))
+
+
+command = click.Command(
+    "model",
+    callback=run,
+    params=[*honest_run.params, click.Option(["--die-in-round"], type=int, required=True)],
+)
+
+if __name__ == "__main__":
+    main_with(command)
