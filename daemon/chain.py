@@ -222,7 +222,8 @@ class Chain:
         self, task_id: int, params: TaskParams, head: Head, depth: int, members: tuple[Member, ...] | None
     ) -> TaskSnapshot:
         """The task as `depth` blocks under the head show it; the clock is the head's."""
-        block = None if depth == 0 else max(0, head.number - depth)
+        # Never "latest": the block must be the head's own, or logs up to the head could miss what the state shows.
+        block = max(0, head.number - depth)
         state = await self.state(task_id, block)
         if members is None:
             members = await self.members(task_id, block)

@@ -244,7 +244,7 @@ class Node:
                     )
                     if members is None or now != membership or self._members_changed:
                         self._members_changed = False
-                        block = None if depth == 0 else max(0, head.number - depth)
+                        block = max(0, head.number - depth)
                         members = await self.chain.members(part.task_id, block)
                         snapshot = TaskSnapshot(part.task_id, params, state, members, head.number, head.time)
                         membership = now

@@ -197,14 +197,13 @@ class OwnerPart:
         if round_ is None or self._opening is None:
             return
         now = self._node.clock()
+        me = snapshot.member(self._node.me)
+        if state.ctx == self._opening.ctx and me is not None and me.committed_in(state.round):
+            await self._step(owner_round.CommitConfirmed(now))
         closed = state.ctx != self._opening.ctx or state.phase is not RoundPhase.COMMIT
         if closed or state.sat_out >> round_.group & 1:
             await self._step(owner_round.CommitPhaseClosed(now))
             self._round = None
-            return
-        me = snapshot.member(self._node.me)
-        if me is not None and me.committed_in(state.round):
-            await self._step(owner_round.CommitConfirmed(now))
 
     async def _perform_duties(self, snapshot: TaskSnapshot) -> None:
         node = self._node
@@ -282,6 +281,10 @@ class OwnerPart:
             return
         me = snapshot.member(node.me)
         assert me is not None
+        opening = await node.chain.opening(self._task, round_number, snapshot.block)
+        if opening.ctx != ctx:
+            self._refused_rounds.add(ctx)
+            return
         if not node.journal.claim_round(self._task, round_number, ctx):
             # If an earlier life got as far as the vector, all masks were agreed: the same bytes go on.
             if self._commit_again(snapshot, round_number):
@@ -290,10 +293,7 @@ class OwnerPart:
             # agreed with the mates is gone, and a second exchange could make a second vector.
             self._sit_out(ctx, round_number, "this round was begun before a restart or on another fork", ())
             return
-        self._opening = await node.chain.opening(self._task, round_number, snapshot.block)
-        if self._opening.ctx != ctx:
-            self._refused_rounds.add(ctx)
-            return
+        self._opening = opening
         group = snapshot.group_of(me)
         mates = tuple(
             (position, Peer(mate.account, mate.box_key))
@@ -312,10 +312,10 @@ class OwnerPart:
             round=round_number,
             group=group,
             phase="seeding",
-            block=self._opening.block,
+            block=opening.block,
         )
         self._round, effects = owner_round.begin(
-            keys, self._opening, group, position, model_owner, mates, node.pace, node.clock(), node.entropy
+            keys, opening, group, position, model_owner, mates, node.pace, node.clock(), node.entropy
         )
         await self._perform(effects)
         for address, online in node.online.items():
