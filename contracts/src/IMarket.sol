@@ -289,7 +289,7 @@ interface IMarket {
     /// @notice Wei that createTask wants; reverts with BadParameter where createTask would.
     function escrowRequired(TaskParams calldata params) external view returns (uint256 reward, uint256 settlementPot);
     /// @notice The gas a settle call of `words` words an owner is reimbursed for; an upper bound of what it uses.
-    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external pure returns (uint256);
+    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256);
     /// @notice wei of an account's credits, and all burned wei.
     function credits(address account) external view returns (uint256);
     function totalBurned() external view returns (uint256);

@@ -31,6 +31,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// non-zero, so that the first owner of a round does not pay for a fresh slot.
     uint256 private constant TALLY_EMPTY = 1 << 255;
     uint256 private constant POSTS_SHIFT = 120;
+    /// @dev Task.distances: two totals a slot, each below 2^86.
+    uint256 private constant SLOT_KEPT = 1 << 255;
+    uint256 private constant DISTANCE_MASK = (1 << 127) - 1;
     /// @dev EIP-2935: the hashes of the last 8191 blocks.
     address private constant HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
     bytes32 private constant ROUND_DOMAIN = keccak256("OmniLytics round");
@@ -49,7 +52,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         Member[] members;
         mapping(address account => uint256) place; // index in members + 1
         mapping(uint256 seat => uint256) cursor; //   a vector in parts: round (32 bits) | next chunk (16) | low 208 bits of its link
-        uint256[138] distances; //                    running totals, two a slot, of the round being settled
+        uint256[138] distances; //                    running totals of the round being settled
     }
 
     TaskChecker private immutable checker = new TaskChecker();
@@ -104,25 +107,27 @@ contract Market is IMarket, ReentrancyGuardTransient {
     }
 
     function leave(uint256 taskId) external {
-        Task storage t = _advance(taskId);
-        TaskState storage s = t.state;
-        Member storage m = _member(t, msg.sender);
-        if (s.status == TaskStatus.Joining) {
-            uint256 stake = m.stake;
-            _removeMember(t, msg.sender);
-            s.stakesOut += uint128(stake);
-            credits[msg.sender] += stake;
-            emit Left(taskId, msg.sender);
-            return;
-        }
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
-        uint256 group = _group(t, m);
-        _requireNotAwaited(s, group);
-        uint256 missed = _roundsOver(s) - t.lastComplete[group];
-        if (missed <= t.params.maxMissedRounds) revert StillAlive(msg.sender, missed, t.params.maxMissedRounds);
+        unchecked {
+            Task storage t = _advance(taskId);
+            TaskState storage s = t.state;
+            Member storage m = _member(t, msg.sender);
+            if (s.status == TaskStatus.Joining) {
+                uint256 stake = m.stake;
+                _removeMember(t, msg.sender);
+                s.stakesOut += uint128(stake);
+                credits[msg.sender] += stake;
+                emit Left(taskId, msg.sender);
+                return;
+            }
+            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            uint256 group = _group(t, m);
+            _requireNotAwaited(s, group);
+            uint256 missed = _roundsOver(s) - t.lastComplete[group];
+            if (missed <= t.params.maxMissedRounds) revert StillAlive(msg.sender, missed, t.params.maxMissedRounds);
 
-        emit Left(taskId, msg.sender);
-        _dissolve(taskId, t, group, msg.sender, 0);
+            emit Left(taskId, msg.sender);
+            _dissolve(taskId, t, group, msg.sender, 0);
+        }
     }
 
     function reveal(uint256 taskId, bytes32 nonce) external {
@@ -154,58 +159,63 @@ contract Market is IMarket, ReentrancyGuardTransient {
         bytes32[] calldata padHashes,
         bytes calldata payload
     ) external {
-        Task storage t = _enterIdle(taskId, round);
-        TaskState storage s = t.state;
-        if (partCount == 0) revert BadParameter("partCount", 0, 1);
-        if (padHashes.length != t.params.groupSize) revert WrongLength(t.params.groupSize, padHashes.length);
+        unchecked {
+            Task storage t = _enterIdle(taskId, round);
+            TaskState storage s = t.state;
+            if (partCount == 0) revert BadParameter("partCount", 0, 1);
+            if (padHashes.length != t.params.groupSize) revert WrongLength(t.params.groupSize, padHashes.length);
 
-        s.emptyRounds += uint8(_unopened(t)); // below maxEmptyRounds, or the task would have ended
-        s.phase = RoundPhase.Commit;
-        s.round = uint32(round);
-        s.phaseEnd = _after(t.params.commitSeconds);
-        s.satOut = 0;
-        s.committed = 0;
-        s.complete = 0;
-        t.tally = TALLY_EMPTY;
-        bytes32 baseCtx = keccak256(
-            abi.encode(
-                ROUND_DOMAIN,
-                block.chainid,
-                address(this),
-                taskId,
-                round,
-                s.paramsHash,
-                payloadHash,
-                partCount,
-                keyHash,
-                keccak256(abi.encodePacked(padHashes))
-            )
-        );
-        bytes32 ctx = keccak256(abi.encode(baseCtx, modelCommit));
-        s.ctx = ctx;
-        emit ModelPart(taskId, round, partCount - 1, payload);
-        emit RoundOpened(
-            taskId, round, ctx, baseCtx, modelCommit, keyHash, payloadHash, partCount, padHashes, _playable(s), s.phaseEnd
-        );
-        _closeCommitWhenDone(taskId, t);
+            s.emptyRounds += uint8(_unopened(t)); // below maxEmptyRounds, or the task would have ended
+            s.phase = RoundPhase.Commit;
+            s.round = uint32(round);
+            s.phaseEnd = _after(t.params.commitSeconds);
+            s.satOut = 0;
+            s.committed = 0;
+            s.complete = 0;
+            t.tally = TALLY_EMPTY;
+            if (round == 1) _layOutDistances(t);
+            bytes32 baseCtx = keccak256(
+                abi.encode(
+                    ROUND_DOMAIN,
+                    block.chainid,
+                    address(this),
+                    taskId,
+                    round,
+                    s.paramsHash,
+                    payloadHash,
+                    partCount,
+                    keyHash,
+                    keccak256(abi.encodePacked(padHashes))
+                )
+            );
+            bytes32 ctx = keccak256(abi.encode(baseCtx, modelCommit));
+            s.ctx = ctx;
+            emit ModelPart(taskId, round, partCount - 1, payload);
+            emit RoundOpened(
+                taskId, round, ctx, baseCtx, modelCommit, keyHash, payloadHash, partCount, padHashes, _playable(s), s.phaseEnd
+            );
+            _closeCommitWhenDone(taskId, t);
+        }
     }
 
     function commit(uint256 taskId, bytes32 ctx, bytes32 root) external {
-        Task storage t = _enter(taskId, RoundPhase.Commit, ctx);
-        TaskState storage s = t.state;
-        Member storage m = _member(t, msg.sender);
-        uint256 group = _group(t, m);
-        _requireUndeclared(s, m);
-        if (m.stake != t.params.stake) revert StakeTooLow(t.params.stake, m.stake);
-        if ((_playable(s) & ~uint256(s.satOut)) >> group & 1 == 0) revert GroupNotPlaying(group);
+        unchecked {
+            Task storage t = _enter(taskId, RoundPhase.Commit, ctx);
+            TaskState storage s = t.state;
+            Member storage m = _member(t, msg.sender);
+            uint256 group = _group(t, m);
+            _requireUndeclared(s, m);
+            if (m.stake != t.params.stake) revert StakeTooLow(t.params.stake, m.stake);
+            if ((_playable(s) & ~uint256(s.satOut)) >> group & 1 == 0) revert GroupNotPlaying(group);
 
-        m.record = bytes32(uint256(s.round) << ROUND_SHIFT | FLAG_COMMITTED | (uint256(root) & ROOT_MASK));
-        uint256 tally = t.tally + (1 << (5 * group));
-        t.tally = tally;
-        emit Committed(taskId, s.round, msg.sender, m.seat, root);
-        if ((tally >> (5 * group)) & 31 == t.params.groupSize) {
-            s.committed |= uint32(1 << group);
-            _closeCommitWhenDone(taskId, t);
+            m.record = bytes32(uint256(s.round) << ROUND_SHIFT | FLAG_COMMITTED | (uint256(root) & ROOT_MASK));
+            uint256 tally = t.tally + (1 << (5 * group));
+            t.tally = tally;
+            emit Committed(taskId, s.round, msg.sender, m.seat, root);
+            if ((tally >> (5 * group)) & 31 == t.params.groupSize) {
+                s.committed |= uint32(1 << group);
+                _closeCommitWhenDone(taskId, t);
+            }
         }
     }
 
@@ -223,59 +233,63 @@ contract Market is IMarket, ReentrancyGuardTransient {
     }
 
     function post(uint256 taskId, bytes32 ctx, uint256 firstChunk, bytes calldata data, bytes32 nextHash) external {
-        Task storage t = _enter(taskId, RoundPhase.Post, ctx);
-        TaskState storage s = t.state;
-        Member storage m = _member(t, msg.sender);
-        uint256 group = _group(t, m);
-        uint256 record = uint256(m.record);
-        if (uint256(s.committed) >> group & 1 == 0) revert GroupNotPlaying(group);
-        if (record & FLAG_POSTED != 0) revert AlreadyPosted(msg.sender); // the group has committed, so the record is of this round
-        if (block.number < uint256(s.closeBlock) + t.params.depth) revert TooEarly(uint256(s.closeBlock) + t.params.depth, block.number);
-        bool last = _checkPart(t, ctx, m.seat, record, firstChunk, data, nextHash);
+        unchecked {
+            Task storage t = _enter(taskId, RoundPhase.Post, ctx);
+            TaskState storage s = t.state;
+            Member storage m = _member(t, msg.sender);
+            uint256 group = _group(t, m);
+            uint256 record = uint256(m.record);
+            if (uint256(s.committed) >> group & 1 == 0) revert GroupNotPlaying(group);
+            if (record & FLAG_POSTED != 0) revert AlreadyPosted(msg.sender); // the group has committed, so the record is of this round
+            if (block.number < uint256(s.closeBlock) + t.params.depth) revert TooEarly(uint256(s.closeBlock) + t.params.depth, block.number);
+            bool last = _checkPart(t, ctx, m.seat, record, firstChunk, data, nextHash);
 
-        emit Posted(taskId, s.round, msg.sender, m.seat, firstChunk, data);
-        if (!last) return;
-        m.record = bytes32(record | FLAG_POSTED);
-        uint256 tally = t.tally + (1 << (POSTS_SHIFT + 5 * group));
-        t.tally = tally;
-        if ((tally >> (POSTS_SHIFT + 5 * group)) & 31 == t.params.groupSize) {
-            s.complete |= uint32(1 << group);
-            if (s.complete == s.committed) _closePost(taskId, t);
+            emit Posted(taskId, s.round, msg.sender, m.seat, firstChunk, data);
+            if (!last) return;
+            m.record = bytes32(record | FLAG_POSTED);
+            uint256 tally = t.tally + (1 << (POSTS_SHIFT + 5 * group));
+            t.tally = tally;
+            if ((tally >> (POSTS_SHIFT + 5 * group)) & 31 == t.params.groupSize) {
+                s.complete |= uint32(1 << group);
+                if (s.complete == s.committed) _closePost(taskId, t);
+            }
         }
     }
 
     function settle(uint256 taskId, bytes32 ctx, uint256 chunk, bytes calldata data) external {
-        Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
-        TaskState storage s = t.state;
-        if (chunk != s.nextChunk) revert WrongChunk(s.nextChunk, chunk);
-        uint256 groupSize = t.params.groupSize;
-        uint256 groups = _count(s.complete);
-        uint256 words;
-        bool last;
-        {
-            uint256 left = TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) - chunk * t.params.chunkWords;
-            last = left <= t.params.chunkWords;
-            words = last ? left : t.params.chunkWords;
-        }
-        if (data.length != groups * groupSize * 32 * (words + 1)) revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
-        if (block.timestamp <= s.turnEnd && msg.sender != _settlerOf(t, groups, chunk)) {
-            revert NotYourTurn(_settlerOf(t, groups, chunk), s.turnEnd);
-        }
-        _checkLinks(t, ctx, chunk, words, last, data);
+        unchecked {
+            Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
+            TaskState storage s = t.state;
+            if (chunk != s.nextChunk) revert WrongChunk(s.nextChunk, chunk);
+            uint256 groupSize = t.params.groupSize;
+            uint256 groups = _count(s.complete);
+            uint256 words;
+            bool last;
+            {
+                uint256 left = TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) - chunk * t.params.chunkWords;
+                last = left <= t.params.chunkWords;
+                words = last ? left : t.params.chunkWords;
+            }
+            if (data.length != groups * groupSize * 32 * (words + 1)) revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
+            if (block.timestamp <= s.turnEnd && msg.sender != _settlerOf(t, groups, chunk)) {
+                revert NotYourTurn(_settlerOf(t, groups, chunk), s.turnEnd);
+            }
+            _checkLinks(t, ctx, chunk, words, last, data);
 
-        uint256[] memory totals = new uint256[](groups * (groups - 1) / 2);
-        if (chunk != 0) _loadDistances(t, totals);
-        RingSums.addDistances(data, groups, groupSize, words, t.params.laneBits, totals);
-        if (!last) {
-            _storeDistances(t, totals);
-            s.nextChunk = uint16(chunk + 1);
-            s.turnEnd = _after(t.params.turnSeconds);
-        }
-        _reimburse(taskId, t, chunk, TaskBounds.settleGas(groups, groupSize, words, t.params.laneBits, last));
-        if (last) {
-            s.selected = uint32(_select(t, totals, groups));
-            emit KrumSelected(taskId, s.round, s.complete, s.selected, totals);
-            _endRound(taskId, t, Outcome.Selected, s.selected);
+            uint256[] memory totals = new uint256[](groups * (groups - 1) / 2);
+            if (chunk != 0) _loadDistances(t, totals);
+            RingSums.addDistances(data, groups, groupSize, words, t.params.laneBits, totals);
+            if (!last) {
+                _storeDistances(t, totals);
+                s.nextChunk = uint16(chunk + 1);
+                s.turnEnd = _after(t.params.turnSeconds);
+            }
+            _reimburse(taskId, t, chunk, checker.settleGas(groups, groupSize, words, t.params.laneBits, last));
+            if (last) {
+                s.selected = uint32(_select(t, totals, groups));
+                emit KrumSelected(taskId, s.round, s.complete, s.selected, totals);
+                _endRound(taskId, t, Outcome.Selected, s.selected);
+            }
         }
     }
 
@@ -302,22 +316,24 @@ contract Market is IMarket, ReentrancyGuardTransient {
     }
 
     function expel(uint256 taskId, address account) external {
-        Task storage t = _advance(taskId);
-        TaskState storage s = t.state;
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
-        Member storage m = _member(t, account);
-        uint256 group = _group(t, m);
-        _requireNotAwaited(s, group);
-        uint256 lastSign = uint256(m.record) >> ROUND_SHIFT;
-        uint256 over = _roundsOver(s);
-        uint256 missed = over > lastSign ? over - lastSign : 0;
-        if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
+        unchecked {
+            Task storage t = _advance(taskId);
+            TaskState storage s = t.state;
+            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            Member storage m = _member(t, account);
+            uint256 group = _group(t, m);
+            _requireNotAwaited(s, group);
+            uint256 lastSign = uint256(m.record) >> ROUND_SHIFT;
+            uint256 over = _roundsOver(s);
+            uint256 missed = over > lastSign ? over - lastSign : 0;
+            if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
 
-        uint256 forfeited = t.params.deposit < m.stake ? t.params.deposit : m.stake;
-        m.stake -= uint80(forfeited);
-        _burn(s, forfeited);
-        emit Slashed(taskId, s.round, account, forfeited, 0, forfeited);
-        _dissolve(taskId, t, group, account, forfeited);
+            uint256 forfeited = t.params.deposit < m.stake ? t.params.deposit : m.stake;
+            m.stake -= uint80(forfeited);
+            _burn(s, forfeited);
+            emit Slashed(taskId, s.round, account, forfeited, 0, forfeited);
+            _dissolve(taskId, t, group, account, forfeited);
+        }
     }
 
     function poke(uint256 taskId) external {
@@ -387,8 +403,8 @@ contract Market is IMarket, ReentrancyGuardTransient {
         return checker.check(params);
     }
 
-    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external pure returns (uint256) {
-        return TaskBounds.settleGas(groups, groupSize, words, laneBits, lastChunk);
+    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256) {
+        return checker.settleGas(groups, groupSize, words, laneBits, lastChunk);
     }
 
     // ---------------------------------------------------- what every function begins with
@@ -607,28 +623,30 @@ contract Market is IMarket, ReentrancyGuardTransient {
         bytes calldata data,
         bytes32 nextHash
     ) private returns (bool last) {
-        uint256 round = record >> ROUND_SHIFT;
-        uint256 expected = record & ROOT_MASK;
-        uint256 chunkBytes = uint256(t.params.chunkWords) * 32;
-        uint256 left = TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) * 32;
-        uint256 nextChunk;
-        if (firstChunk != 0 || data.length != left) {
-            uint256 cursor = t.cursor[seat];
-            if (cursor >> ROUND_SHIFT == round) {
-                nextChunk = (cursor >> 208) & 0xffff;
-                expected = cursor & ROOT_MASK;
-                left -= nextChunk * chunkBytes;
+        unchecked {
+            uint256 round = record >> ROUND_SHIFT;
+            uint256 expected = record & ROOT_MASK;
+            uint256 chunkBytes = uint256(t.params.chunkWords) * 32;
+            uint256 left = TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) * 32;
+            uint256 nextChunk;
+            if (firstChunk != 0 || data.length != left) {
+                uint256 cursor = t.cursor[seat];
+                if (cursor >> ROUND_SHIFT == round) {
+                    nextChunk = (cursor >> 208) & 0xffff;
+                    expected = cursor & ROOT_MASK;
+                    left -= nextChunk * chunkBytes;
+                }
             }
-        }
-        if (firstChunk != nextChunk) revert WrongChunk(nextChunk, firstChunk);
-        last = data.length == left;
-        if (!last && (data.length == 0 || data.length > left || data.length % chunkBytes != 0)) revert WrongLength(left, data.length);
-        if (last && nextHash != CommitmentChain.terminal(ctx, seat)) revert CommitmentMismatch(msg.sender);
-        bytes32 link = CommitmentChain.head(CommitmentChain.tag(ctx, seat), firstChunk, chunkBytes, data, nextHash);
-        if (uint256(link) & ROOT_MASK != expected) revert CommitmentMismatch(msg.sender);
-        if (!last) {
-            nextChunk = firstChunk + data.length / chunkBytes;
-            t.cursor[seat] = round << ROUND_SHIFT | nextChunk << 208 | (uint256(nextHash) & ROOT_MASK);
+            if (firstChunk != nextChunk) revert WrongChunk(nextChunk, firstChunk);
+            last = data.length == left;
+            if (!last && (data.length == 0 || data.length > left || data.length % chunkBytes != 0)) revert WrongLength(left, data.length);
+            if (last && nextHash != CommitmentChain.terminal(ctx, seat)) revert CommitmentMismatch(msg.sender);
+            bytes32 link = CommitmentChain.head(CommitmentChain.tag(ctx, seat), firstChunk, chunkBytes, data, nextHash);
+            if (uint256(link) & ROOT_MASK != expected) revert CommitmentMismatch(msg.sender);
+            if (!last) {
+                nextChunk = firstChunk + data.length / chunkBytes;
+                t.cursor[seat] = round << ROUND_SHIFT | nextChunk << 208 | (uint256(nextHash) & ROOT_MASK);
+            }
         }
     }
 
@@ -731,10 +749,23 @@ contract Market is IMarket, ReentrancyGuardTransient {
         }
     }
 
+    /// @dev The model owner pays once for the slots that settlement will use over and over, so that each settle call costs the same.
+    /// The top bit of a slot stays set, and the slot allocated.
+    function _layOutDistances(Task storage t) private {
+        unchecked {
+            if (TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return; // one chunk: nothing to keep
+            uint256 groups = t.state.groupCount;
+            for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += 2) {
+                t.distances[pair / 2] = SLOT_KEPT;
+            }
+            t.carry = bytes32(SLOT_KEPT);
+        }
+    }
+
     function _loadDistances(Task storage t, uint256[] memory totals) private view {
         unchecked {
             for (uint256 pair = 0; pair < totals.length; ++pair) {
-                totals[pair] = uint128(t.distances[pair / 2] >> (pair % 2 * 128));
+                totals[pair] = t.distances[pair / 2] >> (pair % 2 * 128) & DISTANCE_MASK;
             }
         }
     }
@@ -743,21 +774,23 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             for (uint256 pair = 0; pair < totals.length; pair += 2) {
                 uint256 other = pair + 1 < totals.length ? totals[pair + 1] : 0;
-                t.distances[pair / 2] = totals[pair] | other << 128;
+                t.distances[pair / 2] = SLOT_KEPT | other << 128 | totals[pair];
             }
         }
     }
 
     function _reimburse(uint256 taskId, Task storage t, uint256 chunk, uint256 gas_) private {
-        TaskState storage s = t.state;
-        uint256 price = block.basefee + t.params.gasTip;
-        if (price > t.params.gasPriceCap) price = t.params.gasPriceCap;
-        uint256 amount = gas_ * price;
-        uint256 left = t.pot - s.settlementPaid;
-        if (amount > left) amount = left;
-        s.settlementPaid += uint128(amount);
-        credits[msg.sender] += amount;
-        emit ChunkSettled(taskId, s.round, chunk, msg.sender, amount, s.turnEnd);
+        unchecked {
+            TaskState storage s = t.state;
+            uint256 price = block.basefee + t.params.gasTip;
+            if (price > t.params.gasPriceCap) price = t.params.gasPriceCap;
+            uint256 amount = gas_ * price;
+            uint256 left = t.pot - s.settlementPaid;
+            if (amount > left) amount = left;
+            s.settlementPaid += uint128(amount);
+            credits[msg.sender] += amount;
+            emit ChunkSettled(taskId, s.round, chunk, msg.sender, amount, s.turnEnd);
+        }
     }
 
     /// @return selected bitmap over all groups, from Multi-Krum over the complete ones.
@@ -835,12 +868,14 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// @return pay not yet collected.
     /// @return stake that is released.
     function _due(Task storage t, address account) private view returns (uint256 pay, uint256 stake) {
-        uint256 place = t.place[account];
-        if (place == 0) return (0, 0);
-        Member storage m = t.members[place - 1];
-        if (m.seat != NO_SEAT) pay = uint256(t.paidRounds[m.seat / t.params.groupSize] - m.collected) * t.params.rate;
-        TaskStatus status = t.state.status;
-        if (m.status >= RELEASED || status == TaskStatus.Ended || status == TaskStatus.Cancelled) stake = m.stake;
+        unchecked {
+            uint256 place = t.place[account];
+            if (place == 0) return (0, 0);
+            Member storage m = t.members[place - 1];
+            if (m.seat != NO_SEAT) pay = uint256(t.paidRounds[m.seat / t.params.groupSize] - m.collected) * t.params.rate;
+            TaskStatus status = t.state.status;
+            if (m.status >= RELEASED || status == TaskStatus.Ended || status == TaskStatus.Cancelled) stake = m.stake;
+        }
     }
 
     // ---------------------------------------------------- small change

@@ -15,6 +15,7 @@ abstract contract MarketBase is Test {
     IMarket.TaskParams internal p;
     uint256 internal task;
     bytes32 internal ctx;
+    mapping(uint256 taskId => address[]) internal seated; // by seat, read from the contract after the draw
 
     function setUp() public virtual {
         market = new Market();
@@ -72,10 +73,17 @@ abstract contract MarketBase is Test {
         return keccak256(abi.encode("nonce", account));
     }
 
-    function _seats() internal view returns (address[] memory accounts) {
-        IMarket.TaskState memory s = market.getTask(task);
-        accounts = new address[](uint256(s.groupCount) * p.groupSize);
+    function _seats() internal view returns (address[] memory) {
+        return seated[task];
+    }
+
+    function _readSeats() internal {
+        address[] storage accounts = seated[task];
+        uint256 count = uint256(market.getTask(task).groupCount) * p.groupSize;
         IMarket.Member[] memory members = market.getMembers(task);
+        for (uint256 seat = 0; seat < count; ++seat) {
+            accounts.push();
+        }
         for (uint256 i = 0; i < members.length; ++i) {
             if (members[i].seat != 255) accounts[members[i].seat] = members[i].account;
         }
@@ -162,6 +170,7 @@ abstract contract MarketBase is Test {
     function _draw() internal {
         vm.roll(market.getTask(task).closeBlock + 1);
         market.poke(task);
+        _readSeats();
     }
 
     /// @dev Created, joined by all, revealed, drawn.
@@ -190,7 +199,7 @@ abstract contract MarketBase is Test {
 
     function _commit(uint256 seat) internal {
         bytes32 root = _root(seat);
-        address account = _seats()[seat];
+        address account = seated[task][seat];
         vm.prank(account);
         market.commit(task, ctx, root);
     }
@@ -215,7 +224,7 @@ abstract contract MarketBase is Test {
     function _post(uint256 seat) internal {
         bytes memory vector = _vector(ctx, seat);
         bytes32 terminal = _terminal(seat);
-        address account = _seats()[seat];
+        address account = seated[task][seat];
         vm.prank(account);
         market.post(task, ctx, 0, vector, terminal);
     }
