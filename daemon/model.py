@@ -493,7 +493,8 @@ class ModelPart:
             f"accuracy {result.accuracy:.4f}, {result.outcome.name.lower()}, groups {list(result.selected)}",
             task=self._task,
             round=round_number,
-            dur_ms=int(1000 * (node.clock() - self._round_started)),
+            # Unknown for a round that an earlier life of this daemon had opened.
+            dur_ms=int(1000 * (node.clock() - self._round_started)) if self._round_started else None,
             accuracy=result.accuracy,
             outcome=result.outcome.name.lower(),
             selected_groups=list(result.selected),

@@ -51,7 +51,9 @@ _KINDS = ", ".join(POISONS)
 @click.option("--depth", type=int, default=1, show_default=True, help="Blocks between commit and post.")
 @click.option("--finality-depth", type=int, default=0, show_default=True, help="Blocks that daemons stay behind.")
 @click.option("--block-seconds", type=int, default=1, show_default=True, help="Slowest block time to allow for.")
-@click.option("--phase-seconds", type=int, default=60, show_default=True, help="Deadline of each phase.")
+@click.option(
+    "--phase-seconds", type=int, help="Deadline of each phase (default 60; 30 with --kill, which waits for it)."
+)
 @click.option("--runs", type=click.Path(path_type=Path), default=ROOT / "runs", help="Where run folders go.")
 @click.option("--json", "as_json", is_flag=True, help="Print summary.json on standard output.")
 def main(runs: Path, as_json: bool, **chosen: Any) -> None:
@@ -80,13 +82,19 @@ def main(runs: Path, as_json: bool, **chosen: Any) -> None:
 
 
 def _options(
-    poison: str | None, poison_owners: str | None, kill: tuple[str, ...], lane_bits: str, **rest: Any
+    poison: str | None,
+    poison_owners: str | None,
+    kill: tuple[str, ...],
+    lane_bits: str,
+    phase_seconds: int | None,
+    **rest: Any,
 ) -> TestbedOptions:
     return TestbedOptions(
         poison=parse_poison(poison) if poison else None,
         poison_owners=parse_poison(poison_owners) if poison_owners else None,
         kills=tuple(parse_kill(text) for text in kill),
         lane_bits=int(lane_bits),
+        phase_seconds=phase_seconds or (30 if kill else 60),
         **rest,
     )
 

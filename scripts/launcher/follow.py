@@ -64,9 +64,10 @@ class Progress:
                 self.line(record["msg"])
             elif event == "round.done":
                 data = record["data"]
+                seconds = f"{record['dur_ms'] / 1000:.1f} s" if "dur_ms" in record else ""
                 self.line(
                     f"round {record['round']:>3}/{self.rounds}  accuracy {data['accuracy']:.4f}  "
-                    f"selected {data['selected_groups']}  {record['dur_ms'] / 1000:.1f} s"
+                    f"selected {data['selected_groups']}  {seconds}"
                 )
         if event in ("round.sat-out", "adversary.dies", "krum.disagreement", "daemon.failed", "daemon.bug"):
             place = f" in round {record['round']}" if "round" in record else ""

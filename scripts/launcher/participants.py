@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,12 @@ class Participant:
     home: Path
     address: bytes
     command: list[str]
+    # What runs it after it was killed: the honest program, on the same folder.
+    honest_command: list[str]
+
+    def revived(self) -> Participant:
+        """The same participant, honest from now on."""
+        return replace(self, command=self.honest_command)
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,10 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
             "tests.adversaries.model",
             f"--die-in-round={kills['model'].round}",
         ]
-    model = Participant("model", model_home, model_address, [*model_command, *model_arguments(options, test)])
+    arguments = model_arguments(options, test)
+    model = Participant(
+        "model", model_home, model_address, [*model_command, *arguments], [*honest, "model", "run", *arguments]
+    )
 
     owners: list[Participant] = []
     for index, data in enumerate(owner_data):
@@ -121,9 +130,10 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
             adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}"]
         if "owner" in kills and index == options.owners - 1:
             adversary += [f"--die-in-round={kills['owner'].round}"]
-        command = [*hostile, *adversary] if adversary else [*honest, "owner", "run"]
-        command += [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
-        owners.append(Participant(f"owner-{index:02d}", home, address, command))
+        arguments = [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
+        honest_command = [*honest, "owner", "run", *arguments]
+        command = [*hostile, *adversary, *arguments] if adversary else honest_command
+        owners.append(Participant(f"owner-{index:02d}", home, address, command, honest_command))
     return Cast(model, owners, owner_data, model_data)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -61,6 +62,15 @@ async def run_testbed(options: TestbedOptions, folder: Path) -> dict[str, Any]:
         progress.status("starting the daemons")
         processes = await _start_daemons(supervisor, options, folder, cast, market)
         records = await _follow(options, processes, readers, progress)
+        if options.kills:
+            # What died comes back when all is over: an owner for the rest of its stake, a model owner for
+            # its refund and for the rounds that it has paid for and not decrypted yet.
+            returned = {}
+            for person in _killed(options, cast):
+                progress.line(f"{person.name} is started again, to collect what is its own")
+                name, process = await _start(supervisor, options, folder, person.revived(), market)
+                returned[name] = process
+            records += await _follow(options, returned, readers, progress)
         story = Story(records)
         created = story.of_model("task.created")
         if not created:
@@ -106,17 +116,25 @@ def _link_logs(folder: Path, cast: Cast) -> list[LogReader]:
 async def _start_daemons(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, market: dict[str, Any]
 ) -> dict[str, ManagedProcess]:
+    # The model owner first: the owners find its task on the chain.
+    return dict([await _start(supervisor, options, folder, person, market) for person in (cast.model, *cast.owners)])
+
+
+async def _start(
+    supervisor: Supervisor, options: TestbedOptions, folder: Path, person: Participant, market: dict[str, Any]
+) -> tuple[str, ManagedProcess]:
     # One thread each: dozens of daemons share few cores, and a BLAS that starts a thread a core in each of
     # them only makes them wait for each other.
     environment = clean_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
+    argv = [*person.command, *network_arguments(options, person.home, market)]
+    log = folder / "logs" / f"{person.name}.out"
+    return person.name, await supervisor.start(person.name, argv, log=log, env=environment, cwd=ROOT)
 
-    async def start(person: Participant) -> tuple[str, ManagedProcess]:
-        argv = [*person.command, *network_arguments(options, person.home, market)]
-        log = folder / "logs" / f"{person.name}.out"
-        return person.name, await supervisor.start(person.name, argv, log=log, env=environment, cwd=ROOT)
 
-    # The model owner first: the owners find its task on the chain.
-    return dict([await start(person) for person in (cast.model, *cast.owners)])
+def _killed(options: TestbedOptions, cast: Cast) -> list[Participant]:
+    """Who is killed in this run."""
+    roles = {kill.role for kill in options.kills}
+    return [*([cast.model] if "model" in roles else []), *(cast.owners[-1:] if "owner" in roles else [])]
 
 
 async def _follow(
@@ -127,8 +145,6 @@ async def _follow(
 ) -> list[tuple[str, Record]]:
     """Reads the logs until all daemons have ended. Raises RunFailedError when one fails that was not to be killed."""
     records: list[tuple[str, Record]] = []
-    doomed = {"model" for kill in options.kills if kill.role == "model"}
-    doomed |= {f"owner-{options.owners - 1:02d}" for kill in options.kills if kill.role == "owner"}
     while True:
         running = [process for process in processes.values() if process.returncode is None]
         for reader in readers:
@@ -136,7 +152,8 @@ async def _follow(
                 records.append((reader.name, record))
                 progress.see(reader.name, record)
         for name, process in processes.items():
-            if process.returncode not in (None, 0) and name not in doomed:
+            # SIGKILL is how an adversary of ours dies; nothing else ends so.
+            if process.returncode not in (None, 0) and not (options.kills and process.returncode == -signal.SIGKILL):
                 tail = process.log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]
                 raise RunFailedError(
                     f"{name} ended with code {process.returncode}: {' | '.join(tail) or 'no words'}",

@@ -199,7 +199,7 @@ def build_summary(
                 "void_groups": data.get("void_groups", []),
                 "absent_owners": story.absent(number),
                 "gas": gas.get(number, {}),
-                "seconds": record["dur_ms"] / 1000 if record else None,
+                "seconds": record["dur_ms"] / 1000 if record and "dur_ms" in record else None,
             }
         )
     finished = [item["accuracy"] for item in rounds if item["accuracy"] is not None]

@@ -47,7 +47,7 @@ def money_lines(summary: dict[str, Any]) -> list[str]:
         f"escrow {escrow} wei = paid {parts[0]} + settlement {parts[1]} + refunded {parts[2]} + locked {parts[3]}"
         + ("" if escrow == sum(parts) else "   DOES NOT ADD UP"),
         f"stakes in {stakes_in} wei = stakes out {stakes_out} + slashed {slashed}"
-        + ("" if stakes_in == stakes_out + slashed else "   DOES NOT ADD UP (stakes not withdrawn yet?)"),
+        + ("" if stakes_in == stakes_out + slashed else f" + held {stakes_in - stakes_out - slashed}"),
         f"slashed {slashed} wei = compensation {compensation} + burned {burned}"
         + ("" if slashed == compensation + burned else "   DOES NOT ADD UP"),
     ]
