@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TextIO, TypeVar
 
 from omnilytics.daemon.broker import Arrived, Broker
 from omnilytics.daemon.chain import Chain
@@ -62,6 +62,23 @@ class WorkDone:
     proceed: Callable[[], Awaitable[None]]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a participant lives in: how it reaches chain, broker and disk, its clock and its entropy.
+
+    A process has the real ones. The simulator gives the same participant a world of its own.
+    """
+
+    chain: Callable[[str, bytes], Chain] = Chain
+    broker: Callable[..., Broker] = Broker
+    journal: Callable[[Path], Journal] = Journal
+    log: Callable[[Path | None, str, str, TextIO | None], Logger] = Logger
+    # Our own clock, seconds; for patience only, never for deadlines.
+    clock: Callable[[], float] = time.monotonic
+    entropy: Callable[[int], bytes] = os.urandom
+    signals: bool = True
+
+
 Event = SnapshotSeen | Arrived | PresenceChanged | TimePassed | WorkDone
 
 
@@ -84,14 +101,23 @@ class Part(Protocol):
 class Node:
     """A participant's process: its keys, journal, log, chain, broker and queue of events."""
 
-    def __init__(self, settings: Settings, keys: Keys, role: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        keys: Keys,
+        role: str,
+        surroundings: Surroundings = Surroundings(),
+    ) -> None:
         self.settings = settings
         self.keys = keys
         self.me = keys.address
-        self.log = Logger(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
+        self._surroundings = surroundings
+        self.clock = surroundings.clock
+        self.entropy = surroundings.entropy
+        self.log = surroundings.log(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
         self.log.protect(*keys.secrets())
-        self.journal = Journal(settings.journal_path)
-        self.chain = Chain(settings.chain, settings.market_address)
+        self.journal = surroundings.journal(settings.journal_path)
+        self.chain = surroundings.chain(settings.chain, settings.market_address)
         self.transactions = TransactionQueue(
             self.chain,
             keys,
@@ -99,9 +125,9 @@ class Node:
             self.log,
             FeePolicy(settings.gas_price_cap, settings.gas_tip),
             self._after_transaction,
+            self.clock,
         )
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
-        self.entropy: Callable[[int], bytes] = os.urandom
         self.broker: Broker
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
@@ -115,9 +141,10 @@ class Node:
     async def run(self, part: Part) -> None:
         """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
+        if self._surroundings.signals:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
         background: list[asyncio.Task[Any]] = []
         reason = "error"
         try:
@@ -176,7 +203,7 @@ class Node:
                 "this data folder belongs to another chain or market",
                 help="use another --home for every chain and market",
             )
-        self.broker = Broker(
+        self.broker = self._surroundings.broker(
             self.settings.broker,
             self.chain.run_name,
             self.me,
@@ -290,11 +317,6 @@ class Node:
             # A bug in our own code: say it and stop rather than wait for work that never comes.
             self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
             self._stop.set()
-
-    @staticmethod
-    def clock() -> float:
-        """Our own clock, seconds; for patience only, never for deadlines."""
-        return time.monotonic()
 
 
 @contextlib.contextmanager

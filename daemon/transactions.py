@@ -62,6 +62,7 @@ class TransactionQueue:
         log: Logger,
         fees: FeePolicy,
         on_mined: Callable[[str, Receipt], Awaitable[None]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._chain = chain
         self._keys = keys
@@ -69,6 +70,7 @@ class TransactionQueue:
         self._log = log
         self._fees = fees
         self._on_mined = on_mined
+        self._clock = clock
         self._orders: asyncio.Queue[_Order] = asyncio.Queue()
         self._pending: set[str] = set()
         self._done_at: dict[str, int] = {}
@@ -82,7 +84,7 @@ class TransactionQueue:
 
     def wanted(self, key: str, block: int) -> bool:
         """Whether a duty seen in a snapshot of this block still needs a transaction from us."""
-        if key in self._pending or time.monotonic() < self._not_before.get(key, 0.0):
+        if key in self._pending or self._clock() < self._not_before.get(key, 0.0):
             return False
         return self._done_at.get(key, -1) < block
 
@@ -117,7 +119,7 @@ class TransactionQueue:
                 if self._on_mined is not None:
                     await self._on_mined(order.key, receipt)
             except (ChainError, FundsError, ParameterError) as error:
-                self._not_before[order.key] = time.monotonic() + RETRY_SECONDS
+                self._not_before[order.key] = self._clock() + RETRY_SECONDS
                 self._nonce = None
                 level = "info" if isinstance(error, ContractRefused) else "error"
                 self._log("tx.refused", str(error), level, code=error.code, function=order.function, **order.fields)
@@ -187,7 +189,7 @@ class TransactionQueue:
         if self._nonce is None:
             self._nonce = await chain.next_nonce(keys.address)
         nonce = self._nonce
-        started = time.monotonic()
+        started = self._clock()
         hashes: list[bytes] = []
         while True:
             transaction = chain.transaction(order.data, order.value, nonce, gas, max_fee, tip)
@@ -220,7 +222,7 @@ class TransactionQueue:
             block=receipt.block,
             gas=receipt.gas_used,
             wei=receipt.fee,
-            dur_ms=int(1000 * (time.monotonic() - started)),
+            dur_ms=int(1000 * (self._clock() - started)),
             function=order.function,
             calldata_bytes=len(order.data),
             **order.fields,
@@ -232,9 +234,9 @@ class TransactionQueue:
         return receipt
 
     async def _wait(self, hashes: list[bytes], seconds: float) -> Receipt | None:
-        until = time.monotonic() + seconds
+        until = self._clock() + seconds
         pause = RECEIPT_POLL_SECONDS
-        while time.monotonic() < until:
+        while self._clock() < until:
             for tx_hash in hashes:
                 receipt = await self._chain.receipt(tx_hash)
                 if receipt is not None:
