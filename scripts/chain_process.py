@@ -5,7 +5,6 @@
 
 Also what a launcher asks of any chain before it trusts it, without web3: plain JSON-RPC calls.
 """
-# ruff: noqa: ASYNC240  (a few small files, read and written before there is anything to hold up)
 
 import asyncio
 import contextlib

@@ -154,3 +154,17 @@ async def test_a_second_session_of_a_name_takes_over_and_its_presence_stays(each
         async with client(each_broker) as late:
             await late.subscribe("presence/+", qos=1)
             assert (await next_message(late))[1] == b"online 2"
+
+
+async def test_it_ends_whatever_its_clients_do(tmp_path: Path) -> None:
+    async with (
+        asyncio.timeout(10),
+        contextlib.AsyncExitStack() as stack,
+        start_broker("embedded", tmp_path) as broker,
+    ):
+        for _ in range(3):  # these go at once, without a word
+            socket.create_connection((broker.host, broker.port)).close()
+        stack.enter_context(socket.create_connection((broker.host, broker.port)))  # this one stays silent
+        stack.enter_context(contextlib.suppress(aiomqtt.MqttError))
+        await stack.enter_async_context(client(broker))  # and this one does not leave
+        await asyncio.sleep(0.1)
