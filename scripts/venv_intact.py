@@ -4,6 +4,7 @@ scripts/setup asks before it builds on a .venv that an earlier run may have left
 package's RECORD last, so a package without one was cut off. Standard library only: nothing else is sure here.
 """
 
+import csv
 import importlib.metadata
 import sys
 from pathlib import Path
@@ -16,11 +17,12 @@ def is_intact() -> bool:
     if "pip" not in {distribution.metadata["Name"] for distribution in distributions}:
         return False
     for distribution in distributions:
-        files = distribution.files
-        if files is None:
+        # Not distribution.files: since Python 3.12 it leaves missing files out.
+        record = distribution.read_text("RECORD")
+        if record is None:
             return False
-        for file in files:
-            if file.suffix != ".pyc" and not Path(str(file.locate())).exists():
+        for name, *_ in csv.reader(record.splitlines()):
+            if not name.endswith(".pyc") and not Path(str(distribution.locate_file(name))).exists():
                 return False
     return True
 
