@@ -22,7 +22,7 @@ from omnilytics.peers.owner_round import (
     Tick,
 )
 from omnilytics.peers.phases import MODEL_MOVES, Cause, ModelStage
-from omnilytics.peers.round_keys import Peer, RoundKeys
+from omnilytics.peers.round_keys import SPENT, Peer, RoundKeys
 
 ModelInput = EnvelopeReceived | CommitPhaseClosed | Tick
 ModelEffect = SendEnvelope | Note
@@ -50,6 +50,8 @@ class ModelRound:
     delivered: frozenset[bytes] = frozenset()
     next_resend: float = 0.0
     dropped: int = 0
+    # The commit phase is over and the secrets are gone: nothing more is heard or said.
+    closed: bool = False
 
     def missing(self) -> tuple[bytes, ...]:
         """Addresses of the owners that have not acknowledged the model key."""
@@ -73,13 +75,16 @@ def begin(
 
 def step(state: ModelRound, event: ModelInput, entropy: Entropy) -> tuple[ModelRound, list[ModelEffect]]:
     """One input: the next state and what to do. Never raises for anything a peer can send."""
+    if state.closed:
+        return state, []
     match event:
         case EnvelopeReceived():
             return _received(state, event, entropy)
         case CommitPhaseClosed():
             if state.stage is ModelStage.DELIVERING:
                 state = replace(state, stage=MODEL_MOVES[state.stage, Cause.CLOSED])
-            return state, []
+            keys = replace(state.keys, ephemeral=SPENT)
+            return replace(state, keys=keys, model_key=b"", pad_seeds=(), closed=True), []
         case Tick(now):
             if state.stage is not ModelStage.DELIVERING or now < state.next_resend:
                 return state, []

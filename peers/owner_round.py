@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
+
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import RoundOpening
@@ -29,7 +30,7 @@ from omnilytics.peers.messages import (
     receipt_digest,
 )
 from omnilytics.peers.phases import OWNER_MOVES, Cause, OwnerStage
-from omnilytics.peers.round_keys import Peer, RoundKeys
+from omnilytics.peers.round_keys import SPENT, Peer, RoundKeys
 from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
 
 Entropy = Callable[[int], bytes]
@@ -207,6 +208,8 @@ class OwnerRound:
     quantised: NDArray[np.int64] | None = field(default=None, repr=False)
     next_resend: float = 0.0
     dropped: int = 0
+    # The commit phase is over and the secrets are gone: nothing more is heard, said or kept.
+    closed: bool = False
 
     def peer(self, address: bytes) -> Peer | None:
         """A mate or the model owner by address."""
@@ -238,14 +241,20 @@ def begin(
 
 def step(state: OwnerRound, event: OwnerInput, entropy: Entropy) -> tuple[OwnerRound, list[OwnerEffect]]:
     """One input: the next state and what to do. Never raises for anything a peer can send."""
+    if state.closed:
+        return state, []
     match event:
         case EnvelopeReceived():
             return _received(state, event, entropy)
         case PresenceSeen(address, online):
+            # The broker may name anybody it likes: only peers are worth remembering.
+            if state.peer(address) is None:
+                return state, []
             away = state.away - {address} if online else state.away | {address}
             return replace(state, away=away), []
         case UpdateReady(quantised):
-            if state.stage is not OwnerStage.SEEDING or state.quantised is not None:
+            # No model key: nobody can have trained on the model yet.
+            if state.stage is not OwnerStage.SEEDING or state.model_key is None or state.quantised is not None:
                 return state, []
             return _mask_when_agreed(replace(state, quantised=quantised))
         case UpdateRefused(reason):
@@ -275,7 +284,8 @@ def _move(state: OwnerRound, cause: Cause) -> OwnerRound:
 
 def _forget(state: OwnerRound) -> OwnerRound:
     """Drops the round's secrets from memory as soon as no mate can need an answer any more."""
-    return replace(state, seeds=_EMPTY, pad_seed=None, model_key=None, quantised=None)
+    keys = replace(state.keys, ephemeral=SPENT)
+    return replace(state, keys=keys, seeds=_EMPTY, pad_seed=None, model_key=None, quantised=None, closed=True)
 
 
 def _hellos(state: OwnerRound, entropy: Entropy) -> list[OwnerEffect]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from omnilytics.peers.errors import MessageError
-from omnilytics.peers.keys import BoxIdentity, open_box, seal
+from omnilytics.peers.keys import BoxIdentity, is_low_order, open_box, seal
 from omnilytics.peers.messages import (
     CHANNEL_EPHEMERAL,
     CHANNEL_REGISTERED,
@@ -19,6 +19,9 @@ from omnilytics.peers.messages import (
     decode_envelope,
     encode_envelope,
 )
+
+# What stands in an ephemeral key pair's place once its round is over: a pair that everybody knows.
+SPENT = BoxIdentity.from_entropy(bytes(32))
 
 
 @dataclass(frozen=True)
@@ -60,4 +63,8 @@ class RoundKeys:
             raise MessageError("a message under ephemeral keys came before its sender's hello")
         else:
             plaintext = open_box(self.ephemeral.secret, peer_ephemeral, box)
-        return decode(plaintext, self.ctx, peer.address, self.address, channel=channel)
+        message = decode(plaintext, self.ctx, peer.address, self.address, channel=channel)
+        # Nothing can be sealed to such a key: whoever kept it would fail later, outside of any peer's message.
+        if isinstance(message, Hello) and is_low_order(message.ephemeral):
+            raise MessageError("the hello's ephemeral key is a point of low order")
+        return message
