@@ -52,6 +52,8 @@ class TestbedOptions:
     poison: PoisonOrder | None = None
     poison_owners: PoisonOrder | None = None
     kills: tuple[Kill, ...] = field(default=())
+    # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
+    leak_secrets: bool = False
 
     @property
     def groups(self) -> int:

@@ -130,6 +130,8 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
             adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}"]
         if "owner" in kills and index == options.owners - 1:
             adversary += [f"--die-in-round={kills['owner'].round}"]
+        if options.leak_secrets:
+            adversary.append(f"--leak={home / 'leak.jsonl'}")
         arguments = [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
         honest_command = [*honest, "owner", "run", *arguments]
         command = [*hostile, *adversary, *arguments] if adversary else honest_command

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,15 @@ class RunFailedError(OmniLyticsError):
     code = "testbed"
 
 
-async def run_testbed(options: TestbedOptions, folder: Path) -> dict[str, Any]:
-    """Runs a market in `folder` and returns its summary, which is also written there."""
+async def run_testbed(
+    options: TestbedOptions,
+    folder: Path,
+    before_end: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+) -> dict[str, Any]:
+    """Runs a market in `folder` and returns its summary, which is also written there.
+
+    before_end is called with the coordinator's description while chain and broker are still up.
+    """
     started = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "logs").mkdir()
@@ -76,6 +83,8 @@ async def run_testbed(options: TestbedOptions, folder: Path) -> dict[str, Any]:
         if not created:
             raise RunFailedError("the model owner created no task", help=f"see {folder}/logs/model.jsonl")
         facts = await read_chain(market["rpc_url"], bytes.fromhex(market["market"][2:]), created[0]["task"], cast)
+        if before_end is not None:
+            await before_end(market)
     progress.status("training the same in one process")
     summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - started)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")

@@ -1,10 +1,12 @@
-"""A data owner's daemon that misbehaves: it poisons (always, or when its group is hostile), or dies at a moment.
+"""A data owner's daemon that misbehaves: it poisons (always, or when its group is hostile), dies at a moment, or
+gives all its secrets away.
 
 Run as `python -m tests.adversaries.owner --home ... [options of omnilytics owner run] [adversary options]`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -18,12 +20,16 @@ from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.run import OwnerOptions, run_owner
 from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.market import TaskSnapshot
+from omnilytics.peers.owner_round import MaskVector, OwnerEffect, OwnerRound
 from tests.adversaries.poisons import POISONS
 
 
-def adversarial_part(poison: str | None, hostile_groups: int, die_in_round: int | None) -> type[OwnerPart]:
+def adversarial_part(
+    poison: str | None, hostile_groups: int, die_in_round: int | None, leak: Path | None = None
+) -> type[OwnerPart]:
     """An owner's part that poisons in groups below hostile_groups (the drawn groups are numbered from 0;
-    -1: in every group) and that is gone, as by kill -9, before it would post in round die_in_round."""
+    -1: in every group), that is gone, as by kill -9, before it would post in round die_in_round, and that
+    writes the secrets of every round to the file `leak`, a JSON object a line."""
 
     class AdversarialPart(OwnerPart):
         def gradient_function(self) -> GradientFunction:
@@ -39,7 +45,31 @@ def adversarial_part(poison: str | None, hostile_groups: int, die_in_round: int 
                 os.kill(os.getpid(), signal.SIGKILL)
             await super().post_vector(snapshot, round_number)
 
+        async def _perform(self, effects: list[OwnerEffect]) -> None:
+            for effect in effects:
+                if leak is not None and isinstance(effect, MaskVector) and self._round is not None:
+                    with leak.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(secrets_of(self._round, effect)) + "\n")
+            await super()._perform(effects)
+
     return AdversarialPart
+
+
+def secrets_of(round_: OwnerRound, effect: MaskVector) -> dict[str, Any]:
+    """Everything secret that an owner knows in a round but its update."""
+    return {
+        "address": round_.keys.address.hex(),
+        "round": round_.opening.round,
+        "ctx": round_.opening.ctx.hex(),
+        "group": round_.group,
+        "position": round_.position,
+        "registered_secret": round_.keys.registered.secret.hex(),
+        "ephemeral_secret": round_.keys.ephemeral.secret.hex(),
+        "model_key": (round_.model_key or b"").hex(),
+        "pad_seed": effect.pad_seed.hex(),
+        "pair_seeds": {pair.mate_address.hex(): pair.seed.hex() for pair in effect.pairs},
+        "positions": {pair.mate_address.hex(): pair.mate_position for pair in effect.pairs},
+    }
 
 
 @click.command()
@@ -49,17 +79,19 @@ def adversarial_part(poison: str | None, hostile_groups: int, die_in_round: int 
 @click.option("--poison", type=click.Choice(sorted(POISONS)))
 @click.option("--hostile-groups", type=int, default=-1)
 @click.option("--die-in-round", type=int)
+@click.option("--leak", type=click.Path(path_type=Path, dir_okay=False))
 def run(
     data: Path,
     seed: str | None,
     poison: str | None,
     hostile_groups: int,
     die_in_round: int | None,
+    leak: Path | None,
     **options: Any,
 ) -> None:
     """Run a hostile data owner."""
     settings, password_file = settings_from(options)
-    part = adversarial_part(poison, hostile_groups, die_in_round)
+    part = adversarial_part(poison, hostile_groups, die_in_round, leak)
     run_owner(settings, password_file, OwnerOptions(data, seed=seed), part_class=part)
 
 

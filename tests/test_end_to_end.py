@@ -1,0 +1,280 @@
+"""The main job on real parts: chain, broker and a process for everybody; and an attacker who sees all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnilytics.daemon.journal import Journal
+from omnilytics.daemon.keystore import load_keys, read_password
+from omnilytics.daemon.log import FIELDS
+from scripts.broker_process import start_broker
+from scripts.launcher.options import Kill, TestbedOptions
+from scripts.launcher.run import run_testbed
+from tests.adversaries.eavesdropper import (
+    BrokerTap,
+    ChainTap,
+    Knowledge,
+    open_everything,
+    registered_hellos,
+    strip_known_masks,
+)
+from tests.adversaries.poisons import parse_poison
+
+OPTIONS = TestbedOptions(
+    owners=9,
+    group_size=3,
+    faulty=0,
+    rounds=2,
+    model="softmax",
+    data=None,
+    label=None,
+    skew=10.0,
+    seed=1,
+    batch_size=None,
+    optimiser=None,
+    lane_bits=16,
+    strict=False,
+    rate=10**15,
+    broker="embedded",
+    chain=None,
+    key_file=None,
+    depth=1,
+    finality_depth=0,
+    block_seconds=1,
+    phase_seconds=60,
+    verify=True,
+)
+
+
+@dataclass
+class Witnessed:
+    """A run, and everything that anybody could see of it."""
+
+    folder: Path
+    summary: dict[str, Any]
+    broker: BrokerTap
+    chain: ChainTap
+
+    def home(self, name: str) -> Path:
+        return self.folder / "participants" / name
+
+    def owner_named(self, address: bytes) -> str:
+        return next(o["name"] for o in self.summary["owners"] if o["address"] == "0x" + address.hex())
+
+
+async def _witness(options: TestbedOptions, folder: Path) -> Witnessed:
+    broker_tap, chain_tap = BrokerTap(), ChainTap()
+    async with start_broker("embedded", folder / "broker") as broker:
+        listening = asyncio.create_task(broker_tap.run(broker.host, broker.port))
+
+        async def look(market: dict[str, Any]) -> None:
+            await chain_tap.read(market, task=1)
+
+        options = replace(options, broker=broker.url, leak_secrets=True)
+        summary = await run_testbed(options, folder / "run", look)
+        listening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await listening
+    return Witnessed(folder / "run", summary, broker_tap, chain_tap)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Witnessed:
+    return asyncio.run(_witness(OPTIONS, tmp_path_factory.mktemp("market")))
+
+
+def test_a_clean_run_trains_verifies_and_pays_everybody(run: Witnessed) -> None:
+    summary = run.summary
+    assert summary["schema"] == 1 and summary["status"] == "ended"
+    assert summary["sums_verified"] is True
+    assert [item["outcome"] for item in summary["rounds"]] == ["selected", "selected"]
+    assert abs(summary["accuracy_final"] - summary["accuracy_plain"]) <= 0.01
+    assert summary["accuracy_final"] > 0.6
+    paid = {owner["paid_wei"] for owner in summary["owners"]}
+    assert paid == {2 * OPTIONS.rate}
+    assert all(owner["still_withdrawable_wei"] == 0 for owner in summary["owners"])
+    assert json.loads((run.folder / "summary.json").read_text()) == summary
+    assert (run.folder / "summary.png").stat().st_size > 1000
+
+
+def test_money_is_conserved_to_the_wei(run: Witnessed) -> None:
+    s = run.summary
+    assert s["escrow_wei"] == s["paid_wei"] + s["settlement_wei"] + s["refunded_wei"] + s["locked_wei"]
+    assert s["locked_wei"] == 0
+    assert s["paid_wei"] == sum(owner["paid_wei"] for owner in s["owners"])
+    assert s["stakes_in_wei"] == s["stakes_out_wei"] > 0
+    assert s["slashed_wei"] == s["compensation_wei"] == s["burned_wei"] == 0
+
+
+def test_no_transaction_is_over_the_limits(run: Witnessed) -> None:
+    assert 0 < run.summary["max_gas"] <= 12_000_000
+    assert 0 < run.summary["max_calldata_bytes"] <= 120_000
+
+
+def test_every_log_line_has_the_fields_and_every_daemon_says_goodbye(run: Witnessed) -> None:
+    logs = sorted((run.folder / "logs").glob("*.jsonl"))
+    assert len(logs) == OPTIONS.owners + 1
+    for path in logs:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+        assert len({record["boot_id"] for record in records}) == 1
+        for record in records:
+            assert set(record) <= set(FIELDS), set(record) - set(FIELDS)
+            assert {"v", "ts", "mono", "seq", "boot_id", "peer", "role", "event", "level", "msg"} <= set(record)
+        assert records[-1]["event"] == "daemon.exit"
+        assert {"daemon.ready", "heartbeat", "phase.enter"} <= {record["event"] for record in records}
+
+
+def _all_secrets(run: Witnessed) -> set[bytes]:
+    known = Knowledge()
+    for owner in run.summary["owners"]:
+        known.collude(run.home(owner["name"]) / "leak.jsonl")
+    journal = Journal(run.home("model") / "journal.sqlite")
+    known.collude_model_owner(journal, 1, (1, 2))
+    journal.close()
+    secrets = known.all_secrets()
+    for name in ("model", *(owner["name"] for owner in run.summary["owners"])):
+        home = run.home(name)
+        keys = load_keys(home / "keys", read_password(home / "password"))
+        secrets |= set(keys.secrets())
+    # seeds of 9 pairs a round, pads, keys of both kinds, model keys
+    assert len(secrets) >= 2 * (9 + 3 + 1 + 9) + 2 * 10
+    return secrets
+
+
+def test_no_secret_is_ever_said(run: Witnessed) -> None:
+    """Not to the chain, not to the broker, not in any log: neither as bytes nor as hex."""
+    secrets = _all_secrets(run)
+    logs = b"".join(path.read_bytes() for path in (run.folder / "logs").iterdir())
+    said = b"".join(run.chain.raw) + b"".join(payload for _, payload in run.broker.messages) + logs
+    assert len(run.chain.raw) > 100 and len(run.broker.messages) > 100
+    for secret in secrets:
+        assert secret not in said
+        assert secret.hex().encode() not in said.lower()
+    # The search can find: what is public is there.
+    assert run.chain.openings[1].ctx.hex().encode() in said.hex().encode()
+
+
+def _group_of(run: Witnessed, number: int) -> list[Any]:
+    return sorted((m for m in run.chain.members if m.seat // 3 == number), key=lambda member: member.seat)
+
+
+def _quantised(run: Witnessed, account: bytes, round_number: int) -> np.ndarray[Any, Any]:
+    journal = Journal(run.home(run.owner_named(account)) / "journal.sqlite")
+    try:
+        stored = journal.vector(1, round_number)
+        assert stored is not None
+        return stored.quantised
+    finally:
+        journal.close()
+
+
+@pytest.mark.parametrize("round_number", [1, 2])
+@pytest.mark.parametrize("victim_position", [0, 1, 2])
+def test_an_attacker_with_everything_but_two_owners_secrets_does_not_find_a_vector(
+    run: Witnessed, victim_position: int, round_number: int
+) -> None:
+    """The model owner, all outsiders and n - 2 mates collude against a victim: what is left of its vector is
+    uniform noise, whatever known secret is tried for the missing seed. One mate more, and it falls."""
+    group = _group_of(run, 0)
+    victim = group.pop(victim_position)
+    honest_mate, *colluding = group
+    known = Knowledge()
+    for member in run.chain.members:
+        if member.account not in (victim.account, honest_mate.account):
+            known.collude(run.home(run.owner_named(member.account)) / "leak.jsonl")
+    journal = Journal(run.home("model") / "journal.sqlite")
+    known.collude_model_owner(journal, 1, (1, 2))
+    journal.close()
+    truth = _quantised(run, victim.account, round_number)
+
+    for attempt in strip_known_masks(run.chain, known, round_number, victim, sorted(known.all_secrets())):
+        assert not np.array_equal(attempt, truth)
+        # Uniform over 2^16: a lane of an honest update is within +-q_max, a twelfth of the ring, nearly always.
+        inside = np.mean(np.abs(attempt) <= OPTIONS_Q_MAX)
+        assert inside < 0.5, "the residual looks like an update"
+        assert abs(np.corrcoef(attempt, truth)[0, 1]) < 0.25
+    assert len(colluding) == 1
+
+    # The attack itself works: with the last mate's secrets the vector lies open.
+    known.collude(run.home(run.owner_named(honest_mate.account)) / "leak.jsonl")
+    assert np.array_equal(strip_known_masks(run.chain, known, round_number, victim)[0], truth)
+
+
+OPTIONS_Q_MAX = (2**14 - 1) // 3
+
+
+def test_differences_between_rounds_give_nothing_away_either(run: Witnessed) -> None:
+    group = _group_of(run, 0)
+    victim, honest_mate = group[0], group[1]
+    known = Knowledge()
+    for member in run.chain.members:
+        if member.account not in (victim.account, honest_mate.account):
+            known.collude(run.home(run.owner_named(member.account)) / "leak.jsonl")
+    journal = Journal(run.home("model") / "journal.sqlite")
+    known.collude_model_owner(journal, 1, (1, 2))
+    journal.close()
+    first, second = (strip_known_masks(run.chain, known, number, victim)[0] for number in (1, 2))
+    truth = _quantised(run, victim.account, 1) - _quantised(run, victim.account, 2)
+    assert not np.array_equal(first - second, truth)
+    assert abs(np.corrcoef(first - second, truth)[0, 1]) < 0.25
+
+
+def test_an_outsider_opens_no_box_and_reads_no_sum(run: Witnessed) -> None:
+    publics = [member.box_key for member in run.chain.members]
+    stranger = bytes(range(1, 33))
+    assert open_everything(run.broker.messages, [stranger], publics) == 0
+    # A member's registered key opens its own hellos, so the trial is a real one ...
+    some = run.summary["owners"][0]
+    home = run.home(some["name"])
+    own = load_keys(home / "keys", read_password(home / "password")).box.secret
+    hellos = registered_hellos(run.broker.messages)
+    assert open_everything(hellos, [own], publics) > 0
+    # ... and nothing that is not a hello, not even its own: those keys were ephemeral.
+    others = [message for message in run.broker.messages if message not in hellos]
+    assert open_everything(others, [own], publics) == 0
+    # Without the pads the sum of a group is noise to the attacker, too.
+    group = _group_of(run, 1)
+    params = run.chain.params
+    assert params is not None
+    vectors = [np.frombuffer(run.chain.vector(1, m.seat), ">u2").astype(np.uint16) for m in group]
+    total = np.sum(vectors, axis=0, dtype=np.uint16).astype(np.int16)[: params.value_count]
+    assert np.mean(np.abs(total.astype(np.int64)) <= 3 * OPTIONS_Q_MAX) < 0.75
+
+
+def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
+    """A hostile group is never selected, mates of an owner that dies after its commitment are compensated, and
+    when the model owner dies before settling the owners settle, are paid, and end the task."""
+    options = replace(
+        OPTIONS,
+        owners=18,
+        faulty=1,
+        rounds=3,
+        phase_seconds=20,
+        poison=parse_poison("noise:1"),
+        kills=(Kill("owner", "post", 2), Kill("model", "settle", 3)),
+    )
+    summary = asyncio.run(run_testbed(options, tmp_path / "run"))
+    killed = summary["owners"][-1]
+    assert [item["outcome"] for item in summary["rounds"]] == ["selected"] * 3
+    for item in summary["rounds"]:
+        assert 0 not in item["selected_groups"] and len(item["selected_groups"]) >= 4
+    assert killed["group"] in summary["rounds"][1]["void_groups"]
+    assert killed["address"] in summary["rounds"][1]["absent_owners"]
+    slash = 3 * options.rate
+    assert summary["slashed_wei"] == summary["compensation_wei"] == slash and summary["burned_wei"] == 0
+    assert summary["stakes_in_wei"] == summary["stakes_out_wei"] + slash
+    assert summary["locked_wei"] == 0
+    s = summary
+    assert s["escrow_wei"] == s["paid_wei"] + s["settlement_wei"] + s["refunded_wei"]
+    poisoned = [owner for owner in summary["owners"] if owner["poisoned"]]
+    assert len(poisoned) == 3 and all(owner["paid_wei"] == 0 for owner in poisoned)
+    assert summary["sums_verified"] is True
