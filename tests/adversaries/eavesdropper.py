@@ -35,7 +35,7 @@ class BrokerTap:
         async with aiomqtt.Client(host, port) as client:
             await client.subscribe("#", qos=1)
             async for message in client.messages:
-                self.messages.append((str(message.topic), bytes(message.payload)))  # type: ignore[arg-type]
+                self.messages.append((str(message.topic), bytes(message.payload)))
 
 
 @dataclass
