@@ -72,6 +72,7 @@ library TaskBounds {
     }
 
     /// @notice An upper bound of the gas of a settle call, calldata floor included.
+    /// @dev Measured terms: tests/contracts/MarketGas.t.sol holds it against many shapes, and to a quarter above what they use.
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk)
         internal
         pure
@@ -80,9 +81,9 @@ library TaskBounds {
         uint256 owners = groups * groupSize;
         uint256 pairs = groups * (groups - 1) / 2;
         uint256 size = 260 + owners * 32 * (1 + words);
-        uint256 dealing = laneBits == 8 ? 700 : laneBits == 16 ? 580 : 460;
-        uint256 work = 130_000 + owners * (4_500 + 100 * words) + groups * words * dealing + pairs * (3_000 + 400 * words)
-            + (lastChunk ? 50_000 + groups * 8_000 + groups * groups * 1_000 + groups * groups * groups * 40 : 0);
+        uint256 dealing = laneBits == 8 ? 1_010 : laneBits == 16 ? 930 : 780;
+        uint256 work = 110_000 + owners * (4_600 + 118 * words) + words * (400 + groups * dealing) + pairs * (2_900 + 380 * words);
+        if (lastChunk) work += 20_000 + groups * 5_000 + groups ** 3 * 12;
         uint256 standard = 16 * size + work;
         uint256 least = 40 * size;
         return 21_000 + (standard > least ? standard : least);

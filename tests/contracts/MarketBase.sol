@@ -312,7 +312,7 @@ abstract contract MarketBase is Test {
 
     function _pass() internal {
         vm.warp(uint256(market.getTask(task).phaseEnd) + 1);
-        vm.roll(block.number + 1);
+        vm.roll(vm.getBlockNumber() + 1);
     }
 
     function _withdraw(address account) internal returns (uint256 got) {

@@ -20,7 +20,7 @@ contract MarketRoundsTest is MarketBase {
     }
 
     function _phaseOver(IMarket.RoundPhase phase) private {
-        vm.expectRevert(abi.encodeWithSelector(IMarket.PhaseOver.selector, phase, market.getTask(task).phaseEnd, block.timestamp));
+        vm.expectRevert(abi.encodeWithSelector(IMarket.PhaseOver.selector, phase, market.getTask(task).phaseEnd, vm.getBlockTimestamp()));
     }
 
     function _ended(IMarket.Outcome outcome, uint256 paidGroups) private {
@@ -30,7 +30,7 @@ contract MarketRoundsTest is MarketBase {
         }
         vm.expectEmit(true, true, false, true);
         emit IMarket.RoundEnded(
-            task, market.getTask(task).round, outcome, paidGroups, count * 3 * p.rate, block.timestamp + p.openSeconds
+            task, market.getTask(task).round, outcome, paidGroups, count * 3 * p.rate, vm.getBlockTimestamp() + p.openSeconds
         );
     }
 
@@ -80,7 +80,7 @@ contract MarketRoundsTest is MarketBase {
         emit IMarket.ModelPart(task, 1, 1, "rest");
         vm.expectEmit(true, true, false, true);
         emit IMarket.RoundOpened(
-            task, 1, wanted, base, "model", "key", "payload hash", 2, pads, 31, block.timestamp + p.commitSeconds
+            task, 1, wanted, base, "model", "key", "payload hash", 2, pads, 31, vm.getBlockTimestamp() + p.commitSeconds
         );
         vm.prank(MODEL_OWNER);
         market.openRound(task, 1, "model", "key", "payload hash", 2, pads, "rest");
@@ -141,8 +141,8 @@ contract MarketRoundsTest is MarketBase {
         _commitAll();
         IMarket.TaskState memory s = market.getTask(task);
         isTrue(s.phase == IMarket.RoundPhase.Post, "post");
-        equal(s.closeBlock, block.number, "close block");
-        equal(s.phaseEnd, block.timestamp + p.postSeconds, "post deadline");
+        equal(s.closeBlock, vm.getBlockNumber(), "close block");
+        equal(s.phaseEnd, vm.getBlockTimestamp() + p.postSeconds, "post deadline");
         equal(s.committed, 31, "all");
     }
 
@@ -367,7 +367,7 @@ contract MarketRoundsTest is MarketBase {
         vm.expectRevert(abi.encodeWithSelector(IMarket.WrongLength.selector, 15 * 96, 15 * 96 + 32));
         market.settle(task, ctx, 0, bytes.concat(data, bytes32(0)));
         address settler = _settler(0);
-        vm.expectRevert(abi.encodeWithSelector(IMarket.NotYourTurn.selector, settler, block.timestamp + p.turnSeconds));
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NotYourTurn.selector, settler, vm.getBlockTimestamp() + p.turnSeconds));
         vm.prank(STRANGER);
         market.settle(task, ctx, 0, data);
         for (uint256 i = 0; i < data.length; i += 32) {
@@ -676,7 +676,7 @@ contract MarketRoundsTest is MarketBase {
         vm.warp(uint256(market.getTask(task).phaseEnd) + 2 * p.openSeconds); // two openings missed
         market.poke(task);
         isTrue(_status() == IMarket.TaskStatus.Running, "not yet");
-        vm.warp(block.timestamp + 1); // and the third
+        vm.warp(vm.getBlockTimestamp() + 1); // and the third
         vm.expectRevert(abi.encodeWithSelector(IMarket.WrongStatus.selector, IMarket.TaskStatus.Ended));
         vm.prank(MODEL_OWNER);
         market.openRound(task, 2, 0, 0, 0, 1, pads, "");

@@ -117,7 +117,7 @@ contract MarketSetupTest is MarketBase {
         IMarket.TaskState memory s = market.getTask(1);
         equal(uint256(uint160(s.modelOwner)), uint256(uint160(MODEL_OWNER)), "model owner");
         equal(s.paramsHash, keccak256(abi.encode(p, MODEL_KEY, keccak256("{}"))), "paramsHash");
-        equal(s.phaseEnd, block.timestamp + p.joinSeconds, "join deadline");
+        equal(s.phaseEnd, vm.getBlockTimestamp() + p.joinSeconds, "join deadline");
         equal(s.escrow, reward + pot, "escrow");
         equal(keccak256(abi.encode(market.getParams(1))), keccak256(abi.encode(p)), "params");
         equal(_create(), 2, "the same owner may use its key again");
@@ -283,7 +283,7 @@ contract MarketSetupTest is MarketBase {
         _pass();
         market.poke(task);
         isTrue(_status() == IMarket.TaskStatus.Drawing, "drawing");
-        equal(market.getTask(task).closeBlock, block.number + 1 + p.depth, "draw block");
+        equal(market.getTask(task).closeBlock, vm.getBlockNumber() + 1 + p.depth, "draw block");
         vm.roll(market.getTask(task).closeBlock);
         market.poke(task);
         isTrue(_status() == IMarket.TaskStatus.Drawing, "not before the draw block is over");
@@ -317,7 +317,7 @@ contract MarketSetupTest is MarketBase {
         vm.roll(drawBlock + 9000); // also the history contract has forgotten
         market.poke(task);
         isTrue(_status() == IMarket.TaskStatus.Drawing, "still drawing");
-        equal(market.getTask(task).closeBlock, block.number + 1 + p.depth, "armed again");
+        equal(market.getTask(task).closeBlock, vm.getBlockNumber() + 1 + p.depth, "armed again");
         vm.roll(uint256(market.getTask(task).closeBlock) + 300);
         // EIP-2935 answers with the hash of any block: here keccak256 of its number
         vm.etch(0x0000F90827F1C53a10cb7A02335B175320002935, hex"60205f5f3760205f205f5260205ff3");
@@ -328,7 +328,7 @@ contract MarketSetupTest is MarketBase {
         for (uint256 i = 0; i < 15; ++i) {
             nonces ^= keccak256(abi.encode(_owner(i), _nonce(_owner(i))));
         }
-        bytes32 seed = keccak256(abi.encode(nonces, keccak256(abi.encode(block.number - 300))));
+        bytes32 seed = keccak256(abi.encode(nonces, keccak256(abi.encode(vm.getBlockNumber() - 300))));
         uint256[] memory order = new uint256[](15);
         for (uint256 i = 0; i < 15; ++i) {
             order[i] = i;
@@ -350,7 +350,7 @@ contract MarketSetupTest is MarketBase {
         _joinAll(15);
         _pass();
         _reveal(_owner(3)); // closes joining on the way
-        equal(market.getTask(task).phaseEnd, block.timestamp + p.revealSeconds, "time to reveal counts from the close");
+        equal(market.getTask(task).phaseEnd, vm.getBlockTimestamp() + p.revealSeconds, "time to reveal counts from the close");
         for (uint256 i = 0; i < 15; ++i) {
             if (i != 3) _reveal(_owner(i));
         }

@@ -5,6 +5,9 @@ pragma solidity ^0.8.30;
 interface Vm {
     function warp(uint256) external;
     function roll(uint256) external;
+    // where a test moves the clock, the optimiser would take block.timestamp for a constant
+    function getBlockTimestamp() external view returns (uint256);
+    function getBlockNumber() external view returns (uint256);
     function fee(uint256) external;
     function deal(address, uint256) external;
     function prank(address) external;

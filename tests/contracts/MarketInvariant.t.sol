@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.30;
+
+import {IMarket} from "@market/IMarket.sol";
+import {Market} from "@market/Market.sol";
+import {MarketBase} from "./MarketBase.sol";
+
+/// @dev Drives one small task with whatever the fuzzer makes of the model owner, the owners, strangers and the clock. Each action does
+/// something the market must accept in the state it finds, so that any revert is a failure; a few do what it must refuse.
+contract Handler is MarketBase {
+    uint256 internal constant ACTORS = 12; // up to eleven seats, and one more
+    uint256 public steps;
+    uint256 public roundsEnded;
+    mapping(bytes32 action => uint256) public done;
+    uint256[] internal taskIds;
+    uint256 internal lastRound;
+    mapping(uint256 group => uint256) internal lastPaid;
+    mapping(uint256 task => bool) internal read;
+
+    constructor() {
+        super.setUp();
+        p.groupSize = 3;
+        p.maxGroups = 4;
+        p.faultyGroups = 0;
+        p.valueCount = 20; // two words, two chunks of one
+        p.chunkWords = 1;
+        p.rounds = 4;
+        p.maxMissedRounds = 1;
+        p.maxEmptyRounds = 2;
+        _create();
+        taskIds.push(task);
+    }
+
+    modifier step(bytes32 action) {
+        ++steps;
+        _;
+        _after(action);
+    }
+
+    function _after(bytes32 action) private {
+        ++done[action];
+        for (uint256 i = 0; i < taskIds.length; ++i) {
+            _checkMoney(taskIds[i]);
+        }
+        _checkSolvent();
+        // nobody is paid twice a round
+        uint256[] memory paid = market.getPaidRounds(task);
+        uint256 round = market.getTask(task).round;
+        for (uint256 g = 0; g < paid.length; ++g) {
+            isTrue(paid[g] - lastPaid[g] <= 1, "paid twice in one step");
+            isTrue(paid[g] <= round, "paid more often than rounds");
+            lastPaid[g] = paid[g];
+        }
+    }
+
+    /// @dev Balance covers credits, stakes held, escrow not yet given away, pay not yet collected, and what is burned.
+    function _checkSolvent() internal view {
+        uint256 owed = market.totalBurned() + market.credits(MODEL_OWNER) + market.credits(STRANGER);
+        for (uint256 i = 0; i < ACTORS; ++i) {
+            owed += market.credits(_owner(i));
+        }
+        for (uint256 k = 0; k < taskIds.length; ++k) {
+            IMarket.TaskState memory s = market.getTask(taskIds[k]);
+            owed += uint256(s.escrow) - s.paid - s.settlementPaid - s.refunded;
+            IMarket.Member[] memory members = market.getMembers(taskIds[k]);
+            uint256[] memory paid = market.getPaidRounds(taskIds[k]);
+            for (uint256 i = 0; i < members.length; ++i) {
+                owed += members[i].stake;
+                if (members[i].seat != 255) owed += (paid[members[i].seat / 3] - members[i].collected) * p.rate;
+            }
+        }
+        equal(address(market).balance, owed, "the balance is what is owed and what is burned, to the wei");
+    }
+
+    // ------------------------------------------------------------------ what actors do
+
+    /// @dev The contract's own view of where it is, after advancing.
+    function _sync() private returns (IMarket.TaskState memory s) {
+        market.poke(task);
+        s = market.getTask(task);
+        if (s.status == IMarket.TaskStatus.Running && !read[task]) {
+            read[task] = true;
+            _readSeats();
+        }
+        ctx = s.ctx;
+    }
+
+    function _find(address who) private view returns (bool found, IMarket.Member memory member) {
+        IMarket.Member[] memory members = market.getMembers(task);
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i].account == who) return (true, members[i]);
+        }
+    }
+
+    function joinOrLeave(uint256 seed) external step("join") {
+        IMarket.TaskState memory s = _sync();
+        address who = _owner(seed % ACTORS);
+        (bool found,) = _find(who);
+        if (s.status != IMarket.TaskStatus.Joining) return;
+        if (!found) {
+            _join(who);
+        } else if (seed % 7 == 0) {
+            vm.prank(who);
+            market.leave(task);
+        }
+    }
+
+    function joinMany(uint256 seed) external step("join many") {
+        if (_sync().status != IMarket.TaskStatus.Joining) return;
+        for (uint256 i = 0; i < 9 + seed % 4; ++i) {
+            (bool found,) = _find(_owner(i));
+            if (!found && _status() == IMarket.TaskStatus.Joining) _join(_owner(i));
+        }
+    }
+
+    function reveal(uint256 seed) external step("reveal") {
+        if (_sync().status != IMarket.TaskStatus.Revealing) return;
+        for (uint256 i = 0; i < ACTORS; ++i) {
+            (bool found, IMarket.Member memory member) = _find(_owner(i));
+            // most reveal, some not
+            if (found && member.status == 0 && seed >> (2 * i) & 3 != 0 && _status() == IMarket.TaskStatus.Revealing) _reveal(_owner(i));
+        }
+    }
+
+    function open() external step("open") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Idle) return;
+        _open();
+    }
+
+    function _canPlay(uint256 seat, IMarket.TaskState memory s) private view returns (bool playing, IMarket.Member memory member) {
+        (, member) = _find(seated[task][seat]);
+        playing = member.status == 2 && s.status == IMarket.TaskStatus.Running;
+    }
+
+    function commitOrSitOut(uint256 seed, uint256 mask) external step("commit") {
+        for (uint256 seat = 0; seat < 12; ++seat) {
+            IMarket.TaskState memory s = _sync();
+            if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Commit) return;
+            if (seat >= uint256(s.groupCount) * 3) return;
+            (bool playing, IMarket.Member memory member) = _canPlay(seat, s);
+            if (!playing || uint256(member.record) >> 224 == s.round) continue;
+            uint256 choice = mask >> (4 * seat) & 15;
+            if (choice == 0) {
+                vm.prank(member.account);
+                market.sitOut(task, ctx);
+            } else if (choice > 1 || seed % 4 == 0) {
+                if (member.stake != p.stake || uint256(s.satOut | s.short | s.dissolved) >> (seat / 3) & 1 == 1) continue;
+                _commit(seat);
+            }
+        }
+    }
+
+    function post(uint256 mask) external step("post") {
+        for (uint256 seat = 0; seat < 12; ++seat) {
+            IMarket.TaskState memory s = _sync();
+            if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Post) return;
+            if (seat >= uint256(s.groupCount) * 3) return;
+            (, IMarket.Member memory member) = _canPlay(seat, s);
+            if (uint256(s.committed) >> (seat / 3) & 1 == 0 || uint256(member.record) >> 217 & 1 == 1) continue;
+            if (mask >> (4 * seat) & 15 == 0) continue; // keeps it back
+            if (vm.getBlockNumber() < s.closeBlock + p.depth) _deep();
+            _post(seat);
+        }
+    }
+
+    function settle(uint256 seed) external step("settle") {
+        for (uint256 i = 0; i <= seed % 3; ++i) {
+            IMarket.TaskState memory s = _sync();
+            if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Settle) return;
+            if (seed % 5 == 0) {
+                vm.warp(s.turnEnd + 1);
+                bytes memory data = _settleData(s.nextChunk);
+                vm.prank(STRANGER);
+                market.settle(task, ctx, s.nextChunk, data);
+            } else if (vm.getBlockTimestamp() <= s.phaseEnd) {
+                _settle(s.nextChunk);
+            }
+        }
+    }
+
+    function restoreStake(uint256 seed) external step("restore") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Running) return;
+        uint256 seat = seed % (uint256(s.groupCount) * 3);
+        (bool playing, IMarket.Member memory member) = _canPlay(seat, s);
+        if (!playing || member.stake == p.stake) return;
+        vm.deal(member.account, 1e24);
+        vm.prank(member.account);
+        market.restoreStake{value: p.stake - member.stake}(task);
+    }
+
+    /// @dev May be refused for good reasons; then nothing may have changed.
+    function leaveOrExpel(uint256 seed) external step("leave or expel") {
+        _sync();
+        address who = _owner(seed % ACTORS);
+        if (seed % 2 == 0) {
+            vm.prank(who);
+            (bool left,) = address(market).call(abi.encodeCall(market.leave, (task)));
+            if (left) ++done["left"];
+        } else {
+            vm.prank(STRANGER);
+            (bool expelled,) = address(market).call(abi.encodeCall(market.expel, (task, who)));
+            if (expelled) ++done["expelled"];
+        }
+    }
+
+    function withdraw(uint256 seed) external step("withdraw") {
+        _sync();
+        address who = seed % 16 < ACTORS ? _owner(seed % 16) : seed % 2 == 0 ? MODEL_OWNER : STRANGER;
+        uint256 due = market.withdrawable(who, taskIds);
+        if (due == 0) return;
+        uint256 before = who.balance;
+        vm.prank(who);
+        market.withdraw(taskIds, payable(who));
+        equal(who.balance - before, due, "withdraw pays what it said");
+        equal(market.withdrawable(who, taskIds), 0, "and all of it");
+    }
+
+    function pass(uint256 seed) external step("time") {
+        vm.roll(vm.getBlockNumber() + 1 + seed % 5);
+        vm.warp(vm.getBlockTimestamp() + seed % 200);
+        if (seed % 3 == 0) {
+            uint256 end = market.getTask(task).phaseEnd;
+            if (end >= vm.getBlockTimestamp()) vm.warp(end + 1);
+        }
+        _sync();
+    }
+
+    /// @dev A round as it should be, as far as the state allows it.
+    function wholeRound() external step("whole round") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Idle || s.short | s.dissolved != 0) return;
+        _round();
+        ++done["round settled"];
+    }
+
+    function another() external step("another task") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Ended && s.status != IMarket.TaskStatus.Cancelled) return;
+        if (taskIds.length >= 3) return;
+        vm.deal(MODEL_OWNER, 1e30);
+        _create();
+        taskIds.push(task);
+        for (uint256 g = 0; g < 24; ++g) {
+            lastPaid[g] = 0;
+        }
+    }
+
+    /// @dev Everybody but the market falls silent; then everybody withdraws. Only burned wei may stay.
+    function finish() external {
+        for (uint256 k = 0; k < taskIds.length; ++k) {
+            task = taskIds[k];
+            for (uint256 i = 0; i < 30; ++i) {
+                if (market.getTask(task).status >= IMarket.TaskStatus.Ended) break;
+                // mostly the hash of the draw block is long gone: it is armed again, and drawn by a poke in time
+                uint256 drawBlock = market.getTask(task).closeBlock;
+                vm.roll(i % 3 == 0 && drawBlock > vm.getBlockNumber() ? drawBlock + 1 : vm.getBlockNumber() + 300);
+                vm.warp(vm.getBlockTimestamp() + 10_000);
+                market.poke(task);
+            }
+            isTrue(market.getTask(task).status >= IMarket.TaskStatus.Ended, "a task outlives its silent participants");
+        }
+        for (uint256 i = 0; i < ACTORS; ++i) {
+            _takeAll(_owner(i));
+        }
+        _takeAll(MODEL_OWNER);
+        _takeAll(STRANGER);
+        equal(address(market).balance, market.totalBurned(), "every wei that is not burned is out");
+        _checkSolvent();
+    }
+
+    function _takeAll(address who) private {
+        if (market.withdrawable(who, taskIds) == 0) return;
+        vm.prank(who);
+        market.withdraw(taskIds, payable(who));
+    }
+}
+
+contract MarketInvariantTest is MarketBase {
+    Handler internal handler;
+
+    event log_named_uint(string what, uint256 value);
+
+    function setUp() public override {
+        handler = new Handler();
+    }
+
+    function targetContracts() external view returns (address[] memory targets) {
+        targets = new address[](1);
+        targets[0] = address(handler);
+    }
+
+    struct FuzzSelector {
+        address addr;
+        bytes4[] selectors;
+    }
+
+    function targetSelectors() external view returns (FuzzSelector[] memory targets) {
+        bytes4[13] memory list = [
+            Handler.joinOrLeave.selector,
+            Handler.joinMany.selector,
+            Handler.reveal.selector,
+            Handler.open.selector,
+            Handler.commitOrSitOut.selector,
+            Handler.commitOrSitOut.selector,
+            Handler.post.selector,
+            Handler.settle.selector,
+            Handler.restoreStake.selector,
+            Handler.leaveOrExpel.selector,
+            Handler.withdraw.selector,
+            Handler.pass.selector,
+            Handler.another.selector
+        ];
+        targets = new FuzzSelector[](1);
+        targets[0].addr = address(handler);
+        targets[0].selectors = new bytes4[](14);
+        for (uint256 i = 0; i < 13; ++i) {
+            targets[0].selectors[i] = list[i];
+        }
+        targets[0].selectors[13] = Handler.wholeRound.selector;
+    }
+
+    /// @dev The handler checks money and solvency after each step; this only names the invariant.
+    function invariant_money_is_conserved_and_the_market_solvent() external view {
+        isTrue(address(handler) != address(0), "handler");
+    }
+
+    /// @dev After each campaign everybody is silent, and everything is withdrawn.
+    function afterInvariant() external {
+        string[6] memory names = ["join", "round settled", "settle", "left", "expelled", "restore"];
+        for (uint256 i = 0; i < names.length; ++i) {
+            emit log_named_uint(names[i], handler.done(bytes32(bytes(names[i]))));
+        }
+        handler.finish();
+    }
+}

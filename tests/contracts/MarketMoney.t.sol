@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+pragma solidity ^0.8.30;
+
+import {IMarket} from "@market/IMarket.sol";
+import {Market} from "@market/Market.sol";
+import {MarketBase} from "./MarketBase.sol";
+
+/// @dev Calls back into the market from its receive function.
+contract Reentrant {
+    Market internal immutable market;
+    uint256[] internal ids;
+    bytes internal attack;
+    bool public attackSucceeded;
+    uint256 public received;
+
+    constructor(Market market_) payable {
+        market = market_;
+    }
+
+    function join(uint256 task, uint256 stake, bytes32 boxKey) external {
+        bytes32[] memory proof;
+        market.join{value: stake}(task, boxKey, 0, proof);
+        ids.push(task);
+    }
+
+    function leaveAndWithdraw(uint256 task, bytes calldata attack_) external {
+        market.leave(task);
+        attack = attack_;
+        market.withdraw(ids, payable(address(this)));
+    }
+
+    receive() external payable {
+        received += msg.value;
+        (bool ok,) = address(market).call(attack);
+        if (ok) attackSucceeded = true;
+    }
+}
+
+contract Refusing {
+    function withdraw(Market market, uint256[] calldata ids) external {
+        market.withdraw(ids, payable(address(this)));
+    }
+}
+
+contract Forcing {
+    constructor(address payable to) payable {
+        selfdestruct(to);
+    }
+}
+
+contract MarketMoneyTest is MarketBase {
+    function test_nothing_to_withdraw() external {
+        _start();
+        address who = _seats()[0];
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NothingToWithdraw.selector));
+        vm.prank(who);
+        market.withdraw(_ids(), payable(who)); // the stake is locked, and nothing is earned
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NothingToWithdraw.selector));
+        vm.prank(STRANGER);
+        market.withdraw(_ids(), payable(STRANGER));
+    }
+
+    function test_a_payee_that_refuses_costs_nothing() external {
+        _start();
+        _round();
+        uint256 group = market.getTask(task).selected & 1 == 1 ? 0 : 1;
+        address who = _seats()[group * 3];
+        Refusing refusing = new Refusing();
+        uint256 due = market.withdrawable(who, _ids());
+        isTrue(due >= p.rate, "earned");
+        vm.expectRevert(abi.encodeWithSelector(IMarket.TransferFailed.selector, address(refusing)));
+        vm.prank(who);
+        market.withdraw(_ids(), payable(address(refusing)));
+        equal(market.withdrawable(who, _ids()), due, "still due");
+        uint256 before = STRANGER.balance;
+        vm.prank(who);
+        market.withdraw(_ids(), payable(STRANGER));
+        equal(STRANGER.balance - before, due, "to an address of its choice");
+    }
+
+    function test_reentrancy() external {
+        _create();
+        Reentrant reentrant = new Reentrant(market);
+        vm.deal(address(reentrant), 10 ether);
+        _joinAll(3);
+        reentrant.join(task, p.stake, _boxKey(STRANGER));
+        uint256 others = address(market).balance - p.stake;
+        uint256[] memory ids = _ids();
+        reentrant.leaveAndWithdraw(task, abi.encodeCall(market.withdraw, (ids, payable(address(reentrant)))));
+        equal(reentrant.received(), p.stake, "once");
+        isTrue(!reentrant.attackSucceeded(), "the call back fails");
+        equal(address(market).balance, others, "nobody else's money");
+    }
+
+    function test_pay_is_collected_once_even_when_a_task_is_named_twice() external {
+        _start();
+        _round();
+        uint256 group = market.getTask(task).selected & 1 == 1 ? 0 : 1;
+        address who = _seats()[group * 3 + 2];
+        uint256 credit = market.credits(who);
+        uint256[] memory twice = new uint256[](2);
+        (twice[0], twice[1]) = (task, task);
+        uint256 before = who.balance;
+        vm.prank(who);
+        market.withdraw(twice, payable(who));
+        equal(who.balance - before, p.rate + credit, "one round's pay");
+        _round();
+        _round();
+        uint256 paid = market.getPaidRounds(task)[group];
+        credit = market.credits(who);
+        equal(_withdraw(who), (paid - 1) * p.rate + p.stake + credit, "the rest, and the stake");
+    }
+
+    /// @dev A task withdraws nothing from another: two at once, one ends early.
+    function test_tasks_do_not_share_money() external {
+        _start();
+        uint256 first = task;
+        _start();
+        _round();
+        _checkMoney(first);
+        _checkMoney(task);
+        vm.warp(vm.getBlockTimestamp() + 100_000);
+        market.poke(task);
+        isTrue(_status() == IMarket.TaskStatus.Ended, "second ended");
+        isTrue(market.getTask(first).status == IMarket.TaskStatus.Running, "the first is not even looked at");
+        for (uint256 i = 0; i < 15; ++i) {
+            _withdraw(_owner(i));
+        }
+        _withdraw(MODEL_OWNER);
+        IMarket.TaskState memory s = market.getTask(first);
+        equal(address(market).balance, s.escrow + s.stakesIn, "the first task's money is all there");
+    }
+
+    function test_forced_ether_belongs_to_nobody() external {
+        _create();
+        new Forcing{value: 1 ether}(payable(address(market)));
+        _joinAll(14);
+        _pass();
+        market.poke(task);
+        for (uint256 i = 0; i < 14; ++i) {
+            equal(_withdraw(_owner(i)), p.stake, "stake");
+        }
+        _withdraw(MODEL_OWNER);
+        equal(address(market).balance, 1 ether, "stays");
+    }
+
+    function test_pay_outlives_the_group() external {
+        p.rounds = 20;
+        p.maxGroups = 6;
+        _start();
+        _open();
+        _commitAll();
+        _postAll();
+        _pass();
+        market.poke(task); // late: all six are paid
+        address[] memory seats = _seats();
+        for (uint256 round = 2; round <= 4; ++round) {
+            _open();
+            vm.prank(seats[0]);
+            market.sitOut(task, ctx);
+            for (uint256 g = 1; g < 6; ++g) {
+                _commitGroup(g);
+            }
+            _postAll();
+            _settleAll();
+        }
+        vm.prank(seats[2]);
+        market.leave(task);
+        equal(_withdraw(seats[1]), p.stake + p.rate, "stake and the round that was paid");
+    }
+
+    /// @dev The pot pays every settle call of every round at the cap, and no more.
+    function test_the_pot_lasts_to_the_end() external {
+        vm.fee(1000 gwei);
+        _start();
+        for (uint256 round = 1; round <= 3; ++round) {
+            _round();
+        }
+        IMarket.TaskState memory s = market.getTask(task);
+        (, uint256 pot) = market.escrowRequired(p);
+        equal(s.settlementPaid, pot, "to the wei, with all groups complete at the cap");
+        _checkMoney(task);
+    }
+}
