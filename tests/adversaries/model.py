@@ -5,8 +5,7 @@ Run as `python -m tests.adversaries.model --die-in-round N [options of omnilytic
 
 from __future__ import annotations
 
-import os
-import signal
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -18,9 +17,10 @@ from omnilytics.daemon.model import ModelPart
 from omnilytics.daemon.node import Event, SnapshotSeen
 from omnilytics.daemon.run import ModelOptions, run_model
 from omnilytics.peers.market import RoundPhase, TaskStatus
+from tests.adversaries import kill_own_process
 
 
-def vanishing_part(die_in_round: int) -> type[ModelPart]:
+def vanishing_part(die_in_round: int, die: Callable[[], None] = kill_own_process) -> type[ModelPart]:
     """A model owner's part that is gone, as by kill -9, when it sees a round's settle phase, or its end."""
 
     class VanishingPart(ModelPart):
@@ -30,7 +30,7 @@ def vanishing_part(die_in_round: int) -> type[ModelPart]:
                 posted = state.phase in (RoundPhase.SETTLE, RoundPhase.IDLE) and state.round == die_in_round
                 if state.status is TaskStatus.RUNNING and (posted or state.round > die_in_round):
                     self._node.log("adversary.dies", "killed before settling", round=state.round)
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    die()
             await super().handle(event)
 
     return VanishingPart

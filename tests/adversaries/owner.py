@@ -7,8 +7,7 @@ Run as `python -m tests.adversaries.owner --home ... [options of omnilytics owne
 from __future__ import annotations
 
 import json
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,16 @@ from omnilytics.daemon.run import OwnerOptions, run_owner
 from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.market import TaskSnapshot
 from omnilytics.peers.owner_round import MaskVector, OwnerEffect, OwnerRound
+from tests.adversaries import kill_own_process
 from tests.adversaries.poisons import POISONS
 
 
 def adversarial_part(
-    poison: str | None, hostile_groups: int, die_in_round: int | None, leak: Path | None = None
+    poison: str | None,
+    hostile_groups: int,
+    die_in_round: int | None,
+    leak: Path | None = None,
+    die: Callable[[], None] = kill_own_process,
 ) -> type[OwnerPart]:
     """An owner's part that poisons in groups below hostile_groups (the drawn groups are numbered from 0;
     -1: in every group), that is gone, as by kill -9, before it would post in round die_in_round, and that
@@ -42,7 +46,7 @@ def adversarial_part(
         async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
             if round_number == die_in_round:
                 self._node.log("adversary.dies", "killed between commit and post", round=round_number)
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
             await super().post_vector(snapshot, round_number)
 
         async def _perform(self, effects: list[OwnerEffect]) -> None:
