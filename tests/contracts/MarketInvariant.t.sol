@@ -2,7 +2,6 @@
 pragma solidity ^0.8.30;
 
 import {IMarket} from "@market/IMarket.sol";
-import {Market} from "@market/Market.sol";
 import {MarketBase} from "./MarketBase.sol";
 
 /// @dev Drives one small task with whatever the fuzzer makes of the model owner, the owners, strangers and the clock. Each action does

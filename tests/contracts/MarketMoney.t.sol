@@ -2,18 +2,17 @@
 pragma solidity ^0.8.30;
 
 import {IMarket} from "@market/IMarket.sol";
-import {Market} from "@market/Market.sol";
 import {MarketBase} from "./MarketBase.sol";
 
 /// @dev Calls back into the market from its receive function.
 contract Reentrant {
-    Market internal immutable market;
+    IMarket internal immutable market;
     uint256[] internal ids;
     bytes internal attack;
     bool public attackSucceeded;
     uint256 public received;
 
-    constructor(Market market_) payable {
+    constructor(IMarket market_) payable {
         market = market_;
     }
 
@@ -37,7 +36,7 @@ contract Reentrant {
 }
 
 contract Refusing {
-    function withdraw(Market market, uint256[] calldata ids) external {
+    function withdraw(IMarket market, uint256[] calldata ids) external {
         market.withdraw(ids, payable(address(this)));
     }
 }
