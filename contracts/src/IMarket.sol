@@ -27,24 +27,24 @@ interface IMarket {
         uint16 rounds; //          R
         uint8 maxEmptyRounds; //   k: so many rounds in a row without a payment, or not opened, end the task
         uint8 maxMissedRounds; //  after so many rounds without a sign of life an owner may be expelled
-        uint8 depth; //            blocks between the close of the commit phase and the first post
+        uint8 depth; //            blocks between the close of the commit phase and the first post; at least 1
         uint16 blockSeconds; //    the slowest block time the deadlines allow for
         uint32 joinSeconds; //     from creation
         uint32 revealSeconds; //   from the close of joining
         uint32 openSeconds; //     the model owner's time to open the next round
         uint32 commitSeconds;
         uint32 postSeconds; //     counted from the actual close of the commit phase
-        uint32 settleSeconds; //   counted from the actual close of the post phase
+        uint32 settleSeconds; //   counted from the actual close of the post phase; at least (chunks + 1) * (turnSeconds + blockSeconds)
         uint32 turnSeconds; //     how long a chunk is reserved for the settler whose turn it is
         uint96 rate; //            wei for one owner and round
         uint80 stake; //           wei each owner locks; at least groupSize * rate + deposit
         uint80 deposit; //         part of the stake forfeited for a nonce withheld or for being dead
         uint64 gasPriceCap; //     wei a gas: settlement is reimbursed at min(base fee + gasTip, gasPriceCap)
-        uint64 gasTip; //          wei a gas
+        uint64 gasTip; //          wei a gas; at most gasPriceCap, which may be 0: then nobody is reimbursed
         bytes32 allowlistRoot; //  0 = open to all; else Merkle root of keccak256(bytes.concat(keccak256(abi.encode(address))))
     }
 
-    /// @notice Where a task stands.
+    /// @notice Where a task stands. A deadline is over from the second after it.
     enum TaskStatus {
         None,
         Joining,
@@ -79,11 +79,11 @@ interface IMarket {
         uint8 status; //     0 joined, 1 revealed, 2 seated, 3 released (not drawn or nonce withheld), 4 out (left, expelled or its group dissolved)
         bytes32 boxKey; //   X25519 public key
         bytes32 record; //   nonce commitment until the draw; then: round (uint32, top) | flags (uint8) | 8 zero bits | 208 bits of the root.
-            // flags: 1 committed, 2 posted, 4 sat out (a sign of life without a commitment)
+        // flags: 1 committed, 2 posted, 4 sat out (a sign of life without a commitment)
         uint16 collected; // paid rounds of its group already withdrawn
     }
 
-    /// @notice The moving part of a task.
+    /// @notice The moving part of a task, as the last transaction left it: what is due by the clock shows after a poke.
     struct TaskState {
         address modelOwner;
         bytes32 boxKey;
@@ -158,7 +158,9 @@ interface IMarket {
     /// @param distances squared distances between the sums of the complete groups, in the order of pairs (0,1) (0,2) .. (1,2) ..
     /// @param selected bitmap over groups
     event KrumSelected(uint256 indexed taskId, uint256 indexed round, uint256 complete, uint256 selected, uint256[] distances);
-    event RoundEnded(uint256 indexed taskId, uint256 indexed round, Outcome outcome, uint256 paidGroups, uint256 paidWei, uint256 openDeadline);
+    event RoundEnded(
+        uint256 indexed taskId, uint256 indexed round, Outcome outcome, uint256 paidGroups, uint256 paidWei, uint256 openDeadline
+    );
     event StakeRestored(uint256 indexed taskId, address indexed account, uint256 amount);
     event GroupDissolved(uint256 indexed taskId, uint256 group, address indexed account, uint256 forfeited);
     event TaskEnded(uint256 indexed taskId, uint256 roundsPlayed, uint256 refunded);
@@ -190,7 +192,6 @@ interface IMarket {
     error AlreadySatOut(address account);
     error AlreadyPosted(address account);
     error GroupNotPlaying(uint256 group);
-    error GroupNotComplete(uint256 group);
     error StakeTooLow(uint256 required, uint256 stake);
     error TooEarly(uint256 block_, uint256 now_);
     error CommitmentMismatch(address account);
@@ -215,17 +216,22 @@ interface IMarket {
     /// @param proof of membership in the allowlist; empty where there is none.
     function join(uint256 taskId, bytes32 boxKey, bytes32 nonceCommitment, bytes32[] calldata proof) external payable;
 
-    /// @notice While Joining: leaves, with the whole stake. While Running: leaves a group that has not been complete
-    /// for more than maxMissedRounds rounds; the group is dissolved and all its stakes are released.
+    /// @notice While Joining: leaves; the whole stake becomes credit. While Running: leaves a group that has not been complete
+    /// for more than maxMissedRounds rounds; the group is dissolved and all its stakes are released. Not between the group's full commitment and the end of the round.
     function leave(uint256 taskId) external;
 
-    /// @notice Reveals the nonce. Who has not by the deadline loses its deposit (burned) and is out. When all have, or at the deadline, the draw block is fixed.
+    /// @notice Reveals the nonce. Who has not by the deadline loses its deposit (burned) and is out. When all have, or at the deadline, the draw block is fixed:
+    /// 1 + depth blocks later (closeBlock). Whatever call comes after that block draws: seed = keccak256(abi.encode(nonces, its hash)), nonces the xor of
+    /// keccak256(abi.encode(account, nonce)) over all that revealed (not of the commitments, which everybody knows from joining on). The revealed, in the order of getMembers,
+    /// are shuffled: for i = count - 1 down to 1, j = uint(keccak256(abi.encode(seed, i))) % (i + 1), swap i and j; the first G * n get the seats. A hash that
+    /// neither BLOCKHASH nor EIP-2935 remembers arms the draw again.
     function reveal(uint256 taskId, bytes32 nonce) external;
 
     /// @notice Publishes one part of the round's encrypted model, before openRound, for payloads over 100,000 bytes. Model owner only. Emits only.
     function publishPart(uint256 taskId, uint256 round, uint256 part, bytes calldata data) external;
 
-    /// @notice Opens round `round` (the last one + 1). Model owner only; also late, while the task has not ended.
+    /// @notice Opens round `round` (the last one + 1). Model owner only; also late, while the task has not ended: each openSeconds missed counts as an empty round.
+    /// The first one also lays out the storage of the running distances (11,050 gas a pair of groups), where vectors have more than one chunk.
     /// baseCtx = keccak256(abi.encode(keccak256("OmniLytics round"), chainid, market, taskId, round, paramsHash, payloadHash, partCount, keyHash, keccak256(abi.encodePacked(padHashes))))
     /// ctx = keccak256(abi.encode(baseCtx, modelCommit)).
     /// @param payload the last (or only) part of the encrypted model; emitted as ModelPart number partCount - 1.
@@ -248,7 +254,8 @@ interface IMarket {
     /// @param root head of the commitment chain; its low 208 bits are kept.
     function commit(uint256 taskId, bytes32 ctx, bytes32 root) external;
 
-    /// @notice Declares that the caller's group cannot play this round: a sign of life, and the others need not wait. Not after one's own commit.
+    /// @notice Declares that the caller's group cannot play this round: a sign of life, and the others need not wait. Not after one's own commit; also when the group is out of
+    /// the round already.
     function sitOut(uint256 taskId, bytes32 ctx) external;
 
     /// @notice Posts the caller's vector, or chunks firstChunk.. of it, from `depth` blocks after the close of the commit phase.
@@ -259,13 +266,14 @@ interface IMarket {
 
     /// @notice Settles one chunk: checks it for every owner of every complete group, adds up each group lane by lane, adds the squared
     /// distances to the running totals; with the last chunk runs Multi-Krum and pays. Reimbursed from the pot.
+    /// Until turnEnd only the settler whose turn it is: of the owners of complete groups, in the order of their seats, number (round + chunk) % how many they are.
     /// @param data for each complete group in order, for each position in order: link hash of the next chunk (32 bytes), then the chunk's words.
     function settle(uint256 taskId, bytes32 ctx, uint256 chunk, bytes calldata data) external;
 
     /// @notice Restores the caller's stake to params.stake; send exactly what is missing.
     function restoreStake(uint256 taskId) external payable;
 
-    /// @notice Expels an owner that gave no sign of life (commit or sitOut) for more than maxMissedRounds rounds: its deposit is burned, its group dissolved, all its mates' stakes are released.
+    /// @notice Expels an owner that gave no sign of life (commit or sitOut) for more than maxMissedRounds rounds, the one open for commits not counted: its deposit is burned, its group dissolved, all its mates' stakes are released.
     function expel(uint256 taskId, address account) external;
 
     /// @notice Advances whatever is due: close of joining, of revealing, the draw, close of commit, of post (slashing), late settlement, the end of a task.
@@ -284,9 +292,9 @@ interface IMarket {
     function getMembers(uint256 taskId) external view returns (Member[] memory);
     /// @return how often each group was paid.
     function getPaidRounds(uint256 taskId) external view returns (uint256[] memory);
-    /// @notice What withdraw would pay: credits, plus pay and released stakes of the tasks named.
+    /// @notice What withdraw would pay: credits, plus pay and released stakes of the tasks named; after a poke, if anything is due by the clock.
     function withdrawable(address account, uint256[] calldata taskIds) external view returns (uint256);
-    /// @notice Wei that createTask wants; reverts with BadParameter where createTask would.
+    /// @notice Wei that createTask wants, reward + settlementPot; reverts with BadParameter where createTask would.
     function escrowRequired(TaskParams calldata params) external view returns (uint256 reward, uint256 settlementPot);
     /// @notice The gas a settle call of `words` words an owner is reimbursed for; an upper bound of what it uses.
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256);

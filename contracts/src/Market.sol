@@ -191,9 +191,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
             bytes32 ctx = keccak256(abi.encode(baseCtx, modelCommit));
             s.ctx = ctx;
             emit ModelPart(taskId, round, partCount - 1, payload);
-            emit RoundOpened(
-                taskId, round, ctx, baseCtx, modelCommit, keyHash, payloadHash, partCount, padHashes, _playable(s), s.phaseEnd
-            );
+            emit RoundOpened(taskId, round, ctx, baseCtx, modelCommit, keyHash, payloadHash, partCount, padHashes, _playable(s), s.phaseEnd);
             _closeCommitWhenDone(taskId, t);
         }
     }
@@ -241,7 +239,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
             uint256 record = uint256(m.record);
             if (uint256(s.committed) >> group & 1 == 0) revert GroupNotPlaying(group);
             if (record & FLAG_POSTED != 0) revert AlreadyPosted(msg.sender); // the group has committed, so the record is of this round
-            if (block.number < uint256(s.closeBlock) + t.params.depth) revert TooEarly(uint256(s.closeBlock) + t.params.depth, block.number);
+            if (block.number < uint256(s.closeBlock) + t.params.depth) {
+                revert TooEarly(uint256(s.closeBlock) + t.params.depth, block.number);
+            }
             bool last = _checkPart(t, ctx, m.seat, record, firstChunk, data, nextHash);
 
             emit Posted(taskId, s.round, msg.sender, m.seat, firstChunk, data);
@@ -270,7 +270,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
                 last = left <= t.params.chunkWords;
                 words = last ? left : t.params.chunkWords;
             }
-            if (data.length != groups * groupSize * 32 * (words + 1)) revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
+            if (data.length != groups * groupSize * 32 * (words + 1)) {
+                revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
+            }
             if (block.timestamp <= s.turnEnd && msg.sender != _settlerOf(t, groups, chunk)) {
                 revert NotYourTurn(_settlerOf(t, groups, chunk), s.turnEnd);
             }

@@ -23,7 +23,7 @@ library TaskBounds {
         _between("maxMagnitude", p.maxMagnitude, 1, ((1 << (p.laneBits - 2)) - 1) / p.groupSize);
         _between("valueCount", p.valueCount, 1, 1 << 24);
         uint256 words = wordCount(p.valueCount, p.laneBits);
-        _between("chunkWords", p.chunkWords, 1, words);
+        _between("chunkWords", p.chunkWords, 1, type(uint16).max);
         uint256 chunks = chunkCount(words, p.chunkWords);
         _between("chunks", chunks, 1, type(uint16).max);
         _between("rounds", p.rounds, 1, type(uint16).max);
@@ -42,8 +42,9 @@ library TaskBounds {
         _between("rate", p.rate, 1, type(uint96).max);
         _between("stake", p.stake, uint256(p.groupSize) * p.rate + p.deposit, type(uint80).max);
         _between("gasTip", p.gasTip, 0, p.gasPriceCap);
-        _between("settle calldata", 260 + owners * 32 * (1 + uint256(p.chunkWords)), 0, MAX_CALL_BYTES);
-        _between("settle gas", settleGas(p.maxGroups, p.groupSize, p.chunkWords, p.laneBits, true), 0, MAX_CALL_GAS);
+        uint256 most = words < p.chunkWords ? words : p.chunkWords;
+        _between("settle calldata", 260 + owners * 32 * (1 + most), 0, MAX_CALL_BYTES);
+        _between("settle gas", settleGas(p.maxGroups, p.groupSize, most, p.laneBits, true), 0, MAX_CALL_GAS);
         reward = owners * p.rate * p.rounds;
         pot = roundGas(p, words, chunks) * p.gasPriceCap * p.rounds;
     }
@@ -73,11 +74,7 @@ library TaskBounds {
 
     /// @notice An upper bound of the gas of a settle call, calldata floor included.
     /// @dev Measured terms: tests/contracts/MarketGas.t.sol holds it against many shapes, and to a quarter above what they use.
-    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk)
-        internal
-        pure
-        returns (uint256)
-    {
+    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) internal pure returns (uint256) {
         uint256 owners = groups * groupSize;
         uint256 pairs = groups * (groups - 1) / 2;
         uint256 size = 260 + owners * 32 * (1 + words);

@@ -164,7 +164,10 @@ contract LibrariesTest is Test {
         );
     }
 
-    function testFuzz_distances_equal_naive(uint256 seed, uint8 width, uint8 groups_, uint8 size_, uint8 words_, uint8 extreme) external view {
+    function testFuzz_distances_equal_naive(uint256 seed, uint8 width, uint8 groups_, uint8 size_, uint8 words_, uint8 extreme)
+        external
+        view
+    {
         uint256 laneBits = 8 << (width % 3);
         uint256 groups = bound(groups_, 2, 5);
         uint256 size = bound(size_, 1, 4);
@@ -200,7 +203,8 @@ contract LibrariesTest is Test {
             for (uint256 kind = 0; kind < 3; ++kind) {
                 uint256 ones = type(uint256).max / ((1 << laneBits) - 1);
                 uint256 lanes = 256 / laneBits;
-                uint256 value = kind == 0 ? uint256(1) << (laneBits - 1) : kind == 1 ? (uint256(1) << (laneBits - 1)) - 1 : (1 << laneBits) - 1;
+                uint256 value =
+                    kind == 0 ? uint256(1) << (laneBits - 1) : kind == 1 ? (uint256(1) << (laneBits - 1)) - 1 : (1 << laneBits) - 1;
                 bytes memory far = new bytes(0);
                 for (uint256 w = 0; w < 200; ++w) {
                     far = bytes.concat(far, bytes32(ones * value));

@@ -54,9 +54,10 @@ contract MarketGasTest is MarketBase {
     }
 
     function _name(string memory what, uint256 groups, uint256 size, uint256 bits, uint256 words) private pure returns (string memory) {
-        return string.concat(
-            what, " G=", vm.toString(groups), " n=", vm.toString(size), " b=", vm.toString(bits), " words=", vm.toString(words)
-        );
+        return
+            string.concat(
+                what, " G=", vm.toString(groups), " n=", vm.toString(size), " b=", vm.toString(bits), " words=", vm.toString(words)
+            );
     }
 
     /// @dev Settles one round in chunks of chunkWords and holds each call against the bound.
@@ -139,9 +140,7 @@ contract MarketGasTest is MarketBase {
         address[] memory seats = _seats();
         bytes32[] memory pads = _padHashes();
         for (uint256 round = 1; round <= 2; ++round) {
-            _measure(
-                "openRound", MODEL_OWNER, abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))), 0
-            );
+            _measure("openRound", MODEL_OWNER, abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))), 0);
             ctx = market.getTask(1).ctx;
             _measure("commit", seats[0], abi.encodeCall(market.commit, (1, ctx, _root(0))), 0);
             for (uint256 seat = 1; seat < 14; ++seat) {
@@ -182,7 +181,6 @@ contract MarketGasTest is MarketBase {
     }
 
     // ------------------------------------------------------------------ nothing is unbounded
-
 
     function test_largest_set_in_which_nobody_posts_or_reveals() external {
         _shape(8, 16, 8, 4, 4); // 128 owners

@@ -132,7 +132,9 @@ contract MarketRoundsTest is MarketBase {
         market.commit(task, ctx, root);
         IMarket.Member[] memory members = market.getMembers(task);
         for (uint256 i = 0; i < members.length; ++i) {
-            if (members[i].account == who) equal(uint256(members[i].record), uint256(1) << 224 | uint256(1) << 216 | (1 << 208) - 1, "record");
+            if (members[i].account == who) {
+                equal(uint256(members[i].record), uint256(1) << 224 | uint256(1) << 216 | (1 << 208) - 1, "record");
+            }
         }
     }
 

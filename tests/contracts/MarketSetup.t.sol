@@ -45,8 +45,6 @@ contract MarketSetupTest is MarketBase {
         _refused("valueCount", (1 << 24) + 1, 1 << 24);
         p.chunkWords = 0;
         _refused("chunkWords", 0, 1);
-        p.chunkWords = 4;
-        _refused("chunkWords", 4, 3);
         p.valueCount = 1 << 24;
         p.chunkWords = 15;
         _refused("chunks", 69906, 65535);
@@ -86,6 +84,31 @@ contract MarketSetupTest is MarketBase {
         p.chunkWords = 300;
         p.postSeconds = 5000;
         _refused("settle calldata", 260 + 15 * 32 * 301, 120_000);
+    }
+
+    function test_chunks_may_be_larger_than_the_vector() external {
+        p.chunkWords = 65535;
+        _start();
+        _round();
+        isTrue(market.getTask(task).selected != 0, "settled in one call");
+        _checkMoney(task);
+    }
+
+    function test_settle_gas_is_bounded() external {
+        p.maxGroups = 24;
+        p.groupSize = 3;
+        p.laneBits = 8;
+        p.maxMagnitude = 1;
+        p.valueCount = 32 * 50;
+        p.chunkWords = 50;
+        p.postSeconds = 50_000;
+        p.chunkWords = 49;
+        market.escrowRequired(p);
+        while (market.settleGas(24, 3, p.chunkWords, 8, true) <= 12_000_000) ++p.chunkWords;
+        p.valueCount = uint32(p.chunkWords) * 32;
+        isTrue(260 + 72 * 32 * (1 + uint256(p.chunkWords)) > 120_000, "here calldata runs out before gas does");
+        vm.expectRevert();
+        market.escrowRequired(p);
     }
 
     function test_createTask_wants_the_exact_escrow() external {
