@@ -56,6 +56,12 @@ class ContractRefused(ChainError):
         self.arguments = dict(arguments)
 
 
+class RpcAnswered(ChainError):
+    """The RPC understood the call and answered with an error: what was asked for has not been done."""
+
+    code = "chain.answered"
+
+
 _HELP = {
     "EscrowMismatch": "send exactly the escrow that the parameters need",
     "WrongStake": "send exactly the task's stake",
@@ -161,6 +167,9 @@ class Chain:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
+        except ValueError as error:
+            # Most often a proxy's page of HTML.
+            raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: its answer is not JSON") from error
 
     def _refusal(self, error: Web3Exception) -> ChainError:
         data = getattr(error, "data", None)
@@ -176,7 +185,7 @@ class Chain:
         text = str(getattr(error, "message", None) or error)
         if "revert" in text.lower():
             return ContractRefused("revert", {"reason": text})
-        return ChainError(f"RPC {self.url} answered with an error: {text}")
+        return RpcAnswered(f"RPC {self.url} answered with an error: {text}")
 
     # ------------------------------------------------------------------ reading
 
@@ -366,6 +375,10 @@ class Chain:
         """The account's next nonce, pending transactions counted."""
         return await self._ask(self._web3.eth.get_transaction_count(_checksum(account), "pending"))
 
+    async def mined_nonce(self, account: bytes) -> int:
+        """The account's next nonce, only mined transactions counted."""
+        return await self._ask(self._web3.eth.get_transaction_count(_checksum(account), "latest"))
+
     async def send_raw(self, raw: bytes) -> None:
         """Hands a signed transaction to the RPC. One that the RPC knows already is no error."""
         try:
@@ -385,7 +398,7 @@ class Chain:
             )
         except Web3Exception:
             return None
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
         price = found.get("effectiveGasPrice", 0)
         return Receipt(found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"]))

@@ -201,6 +201,10 @@ class Journal:
         """Remembers where a transaction was mined."""
         self._write("UPDATE transactions SET block = ? WHERE nonce = ?", block, nonce)
 
+    def forget_transaction(self, nonce: int) -> None:
+        """Drops a transaction that can never be mined."""
+        self._write("DELETE FROM transactions WHERE nonce = ?", nonce)
+
     def unmined_transactions(self) -> list[tuple[int, str, bytes, bytes]]:
         """Transactions sent but not seen mined, by nonce: (nonce, duty, hash, raw)."""
         statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE block IS NULL ORDER BY nonce"

@@ -18,6 +18,7 @@ from omnilytics.daemon.chain import (
     Chain,
     ContractRefused,
     Receipt,
+    RpcAnswered,
 )
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
@@ -25,6 +26,7 @@ from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError, FundsError, ParameterError
 
 RECEIPT_POLL_SECONDS = 0.05
+MAX_RECEIPT_PAUSE_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
@@ -138,8 +140,12 @@ class TransactionQueue:
                     if receipt is None and nonce >= await self._chain.next_nonce(self._keys.address):
                         await self._chain.send_raw(raw)
                         self._log("tx.resent", f"sent {duty} again after a restart", tx=tx_hash)
+                    if receipt is None and await self._lost(nonce, [tx_hash]):
+                        self._journal.forget_transaction(nonce)
+                        break
                     if receipt is None:
-                        receipt = await self._wait([tx_hash], self._fees.bump_seconds)
+                        mined = await self._wait([tx_hash], self._fees.bump_seconds)
+                        receipt = mined[0] if mined is not None else None
                     if receipt is not None:
                         self._journal.transaction_mined(nonce, receipt.block)
                     break
@@ -170,6 +176,12 @@ class TransactionQueue:
             raise ParameterError(
                 f"{order.function} needs {len(order.data)} bytes of calldata, more than {MAX_TRANSACTION_BYTES}"
             )
+        balance = await chain.balance(keys.address)
+        if balance < order.value:
+            # Before the estimate, which an RPC refuses in words of its own.
+            raise FundsError(
+                f"account {keys.account.address} has {balance} wei; {order.function} needs {order.value} wei, and gas"
+            )
         estimated = await chain.estimate(keys.address, order.data, order.value)
         gas = min(estimated * 5 // 4 + HEADROOM_GAS.get(order.function, HEADROOM_GAS[""]), MAX_TRANSACTION_GAS)
         head = await chain.head()
@@ -180,7 +192,6 @@ class TransactionQueue:
                 f"the base fee of {head.base_fee} wei is above the configured cap of {self._fees.price_cap} wei",
                 help="waiting for a lower fee; or raise --gas-price-cap",
             )
-        balance = await chain.balance(keys.address)
         if balance < order.value + gas * max_fee:
             raise FundsError(
                 f"account {keys.account.address} has {balance} wei; {order.function} needs up to "
@@ -190,28 +201,7 @@ class TransactionQueue:
             self._nonce = await chain.next_nonce(keys.address)
         nonce = self._nonce
         started = self._clock()
-        hashes: list[bytes] = []
-        while True:
-            transaction = chain.transaction(order.data, order.value, nonce, gas, max_fee, tip)
-            raw, tx_hash = keys.sign(transaction)
-            self._journal.store_transaction(nonce, order.key, tx_hash, raw)
-            await chain.send_raw(raw)
-            hashes.append(tx_hash)
-            self._log(
-                "tx.sent",
-                f"{order.function} sent",
-                "debug",
-                tx=tx_hash,
-                function=order.function,
-                **order.fields,
-            )
-            receipt = await self._wait(hashes, self._fees.bump_seconds)
-            if receipt is not None:
-                break
-            # At least 12.5 % more, or nodes refuse the replacement; never over the cap.
-            max_fee = min(max(max_fee * 5 // 4, max_fee + 1), self._fees.price_cap)
-            tip = min(tip * 5 // 4 + 1, max_fee)
-            self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
+        receipt, tx_hash = await self._until_mined(order, nonce, gas, max_fee, tip)
         self._nonce = nonce + 1
         self._journal.transaction_mined(nonce, receipt.block)
         self._log(
@@ -233,14 +223,76 @@ class TransactionQueue:
             raise ContractRefused("reverted", {"function": order.function})
         return receipt
 
-    async def _wait(self, hashes: list[bytes], seconds: float) -> Receipt | None:
+    async def _until_mined(self, order: _Order, nonce: int, gas: int, max_fee: int, tip: int) -> tuple[Receipt, bytes]:
+        """Hands a transaction over, and the same or a dearer one again, until one is mined: (receipt, hash).
+
+        Raises ChainError when none of them ever can be. Until then the nonce is the order's, whatever the RPC
+        says or does not say: under a second nonce the order could be carried out twice.
+        """
+        chain = self._chain
+        hashes: list[bytes] = []
+        pause = RETRY_SECONDS / 4
+        while True:
+            raw, tx_hash = self._keys.sign(chain.transaction(order.data, order.value, nonce, gas, max_fee, tip))
+            self._journal.store_transaction(nonce, order.key, tx_hash, raw)
+            patience = self._fees.bump_seconds
+            try:
+                await chain.send_raw(raw)
+                fields = {"function": order.function, **order.fields}
+                self._log("tx.sent", f"{order.function} sent", "debug", tx=tx_hash, **fields)
+            except ChainError as error:
+                answered = isinstance(error, (ContractRefused, RpcAnswered))
+                if answered and not hashes:
+                    self._journal.forget_transaction(nonce)
+                    raise
+                self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
+                patience = pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+                # No answer: it may have arrived all the same.
+                taken = not answered
+            else:
+                taken = True
+            if taken and tx_hash not in hashes:
+                hashes.append(tx_hash)
+            mined = await self._wait(hashes, patience)
+            if mined is not None:
+                return mined
+            if await self._lost(nonce, hashes):
+                self._journal.forget_transaction(nonce)
+                raise ChainError(f"another transaction of this account took nonce {nonce} of {order.function}")
+            # At least 12.5 % more, or nodes refuse the replacement; never over the cap.
+            dearer = min(max_fee * 5 // 4 + 1, self._fees.price_cap)
+            if patience == self._fees.bump_seconds and 8 * dearer >= 9 * max_fee:
+                max_fee, tip = dearer, min(tip * 5 // 4 + 1, dearer)
+                self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
+
+    async def _lost(self, nonce: int, hashes: list[bytes]) -> bool:
+        """Whether the account's transaction of this nonce is mined and is none of these."""
+        try:
+            # Twice: an RPC of several nodes may answer from two of them.
+            for _ in range(2):
+                if await self._chain.mined_nonce(self._keys.address) <= nonce:
+                    return False
+                if await self._wait(hashes, RETRY_SECONDS) is not None:
+                    return False
+        except ChainError as error:
+            self._log("rpc.error", str(error), "warning", code=error.code)
+            return False
+        return True
+
+    async def _wait(self, hashes: list[bytes], seconds: float) -> tuple[Receipt, bytes] | None:
+        """The receipt of the first of these transactions that is mined, and its hash; None after the seconds."""
         until = self._clock() + seconds
         pause = RECEIPT_POLL_SECONDS
         while self._clock() < until:
-            for tx_hash in hashes:
-                receipt = await self._chain.receipt(tx_hash)
-                if receipt is not None:
-                    return receipt
+            try:
+                for tx_hash in hashes:
+                    receipt = await self._chain.receipt(tx_hash)
+                    if receipt is not None:
+                        return receipt, tx_hash
+            except ChainError as error:
+                # What was handed over is on its way, whether we can see it or not.
+                self._log("rpc.error", str(error), "warning", code=error.code)
+                pause = max(pause, RETRY_SECONDS / 4)
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, 1.0)
+            pause = min(pause * 1.5, MAX_RECEIPT_PAUSE_SECONDS)
         return None
