@@ -13,6 +13,8 @@ import {TaskBounds, TaskChecker} from "./TaskBounds.sol";
 /// @title The OmniLytics market.
 /// @notice The manual is IMarket.sol. Functions stand in the order of a task's life; each one advances the task, requires, changes
 /// state, emits, and (withdraw only) transfers last.
+/// @dev Most bodies are unchecked, because EIP-170 leaves no room: amounts are bounded by the wei there are, counters by TaskBounds, and
+/// every subtraction stands behind the comparison or the invariant that it needs. scripts/build-contracts --check prints the size.
 contract Market is IMarket, ReentrancyGuardTransient {
     uint8 private constant NO_SEAT = 255;
     /// @dev Member.status
