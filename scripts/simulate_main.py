@@ -1,0 +1,92 @@
+"""`scripts/simulate`: the market in virtual time, with faults from a seed; prints how often each fired, and what broke.
+
+Exit codes: 0 nothing broke; 1 an invariant does not hold; 2 wrong options; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from tests.simulator.campaign import Tally, campaign, replay
+from tests.simulator.plan import PROFILES
+from tests.simulator.scenario import Report
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--rounds", type=click.IntRange(1), default=200, show_default=True, help="Play at least so many.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Everything comes from it.")
+@click.option("--scenario", type=click.IntRange(0), help="Play only this one: to see a failure again.")
+@click.option("--profile", type=click.Choice(PROFILES), help="With --scenario: other faults for the same number.")
+@click.option("--trace", is_flag=True, help="With --scenario: show all logs and blocks, in virtual seconds.")
+@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first scenario.")
+@click.option("--step", type=click.IntRange(1), default=1, show_default=True, help="Play every so manieth: to share.")
+@click.option("--keep-going", is_flag=True, help="Go on after a scenario in which something broke.")
+@click.option("--seconds", type=float, help="Stop when so much real time is over.")
+def main(
+    rounds: int,
+    seed: int,
+    scenario: int | None,
+    profile: str | None,
+    trace: bool,
+    first: int,
+    step: int,
+    keep_going: bool,
+    seconds: float | None,
+) -> None:
+    """Play tasks in virtual time and check what must hold.
+
+    \b
+    scripts/simulate --rounds 10000 --seed 1            the long run
+    scripts/simulate --seed 1 --scenario 17 --trace     one scenario again, with everything that happened
+    """
+    try:
+        if scenario is not None:
+            report = replay(seed, scenario, click.echo if trace else None, profile)
+            _show(report)
+            sys.exit(1 if report.violations else 0)
+        tally = Tally()
+        for report, tally in campaign(seed, rounds, first, step, keep_going, seconds):  # noqa: B007
+            if report.violations:
+                _show(report)
+                click.echo(f"  again: scripts/simulate --seed {seed} --scenario {report.plan.number} --trace")
+            if tally.scenarios % 10 == 0:
+                click.echo(
+                    f"{tally.rounds} rounds, {tally.scenarios} scenarios, {len(tally.failures)} broken, "
+                    f"{tally.seconds:.0f} s, {tally.rounds / tally.seconds:.2f} rounds/s"
+                )
+    except KeyboardInterrupt:
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    _summary(seed, tally)
+    sys.exit(1 if tally.failures else 0)
+
+
+def _show(report: Report) -> None:
+    click.echo(report.plan.describe())
+    told = ", ".join(f"{count} {name}" for name, count in sorted(report.outcomes.items()))
+    click.echo(
+        f"  {report.rounds} rounds ({told}), {report.blocks} blocks, {report.transactions} transactions, "
+        f"{report.checks} checks, {report.seconds:.0f} virtual seconds, digest {report.digest}"
+    )
+    for violation in report.violations:
+        click.echo(f"  VIOLATION {violation}")
+
+
+def _summary(seed: int, tally: Tally) -> None:
+    click.echo(f"seed {seed}: {tally.rounds} rounds in {tally.scenarios} scenarios, {tally.checks} checks")
+    click.echo(
+        f"{tally.blocks} blocks, {tally.transactions} transactions, {tally.virtual_seconds:.0f} virtual seconds "
+        f"in {tally.seconds:.0f} s"
+    )
+    click.echo("rounds: " + ", ".join(f"{count} {name}" for name, count in sorted(tally.outcomes.items())))
+    for name, count in sorted(tally.counters.items()):
+        click.echo(f"{count:>10}  {name}")
+    click.echo(f"{len(tally.failures)} scenarios in which something broke")
+    for report in tally.failures:
+        click.echo(f"  scenario {report.plan.number} ({report.plan.profile}): {report.violations[0]}")
+
+
+if __name__ == "__main__":
+    main()

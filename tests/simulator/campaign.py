@@ -1,0 +1,81 @@
+"""Many scenarios, one after the other, until enough rounds are played or something does not hold."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tests.simulator.evm import Evm
+from tests.simulator.plan import make_plan
+from tests.simulator.scenario import Report, run_scenario
+
+# anvil keeps every block it has ever made.
+SCENARIOS_PER_EVM = 40
+
+
+@dataclass
+class Tally:
+    """What a campaign has seen so far."""
+
+    scenarios: int = 0
+    rounds: int = 0
+    checks: int = 0
+    blocks: int = 0
+    transactions: int = 0
+    virtual_seconds: float = 0.0
+    seconds: float = 0.0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    counters: Counter[str] = field(default_factory=Counter)
+    failures: list[Report] = field(default_factory=list)
+
+    def add(self, report: Report) -> None:
+        """One more scenario."""
+        self.scenarios += 1
+        self.rounds += report.rounds
+        self.checks += report.checks
+        self.blocks += report.blocks
+        self.transactions += report.transactions
+        self.virtual_seconds += report.seconds
+        self.outcomes += report.outcomes
+        if report.violations:
+            self.failures.append(report)
+
+
+def campaign(
+    seed: int,
+    rounds: int,
+    first: int = 0,
+    step: int = 1,
+    keep_going: bool = False,
+    seconds: float | None = None,
+) -> Iterator[tuple[Report, Tally]]:
+    """Plays scenarios first, first + step .. until so many rounds are played, or a violation, or time is up."""
+    tally, started, number = Tally(), time.monotonic(), first
+    evm: Evm | None = None
+    try:
+        while tally.rounds < rounds and (seconds is None or time.monotonic() - started < seconds):
+            if evm is None or tally.scenarios % SCENARIOS_PER_EVM == 0:
+                if evm is not None:
+                    evm.close()
+                evm = Evm()
+            report = run_scenario(make_plan(seed, number), evm, tally.counters)
+            tally.add(report)
+            tally.seconds = time.monotonic() - started
+            yield report, tally
+            if report.violations and not keep_going:
+                return
+            number += step
+    finally:
+        if evm is not None:
+            evm.close()
+
+
+def replay(seed: int, number: int, trace: Callable[[str], None] | None, profile: str | None = None) -> Report:
+    """One scenario again."""
+    evm = Evm()
+    try:
+        return run_scenario(make_plan(seed, number, profile), evm, Counter(), trace)
+    finally:
+        evm.close()

@@ -1,0 +1,416 @@
+"""The simulated chain: a mempool, blocks and reorgs around the real EVM, and each participant's own view of it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import rlp  # type: ignore[import-untyped]
+from eth_abi.abi import decode as abi_decode
+from eth_utils.address import to_checksum_address
+
+from omnilytics.daemon.chain import CALL_SECONDS, Chain, ContractRefused, Head, Receipt
+from omnilytics.peers.errors import ChainError
+from omnilytics.peers.hashing import keccak
+from tests.simulator.codec import interface
+from tests.simulator.evm import CHAIN_ID, GENESIS_TIME, Call, Evm, EvmError
+from tests.simulator.life import Faults, Life
+from tests.simulator.virtual_time import VirtualLoop
+
+
+@dataclass(frozen=True)
+class Log:
+    """An event of the market in a block."""
+
+    name: str
+    arguments: dict[str, Any]
+    topics: tuple[bytes, ...]
+    block: int
+
+    @cached_property
+    def shown(self) -> dict[str, Any]:
+        """As web3 shows it."""
+        return {"args": self.arguments, "blockNumber": self.block}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as the simulator keeps it. Its hash is the simulator's own: anvil's never repeat."""
+
+    number: int
+    time: int
+    hash: bytes
+    base_fee: int
+    transactions: tuple[bytes, ...] = field(default=(), repr=False)
+    logs: tuple[Log, ...] = field(default=(), repr=False)
+    # Results of calls at this block, by calldata.
+    views: dict[bytes, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def head(self) -> Head:
+        """As the product's chain adapter shows it."""
+        return Head(self.number, self.time, self.hash, self.base_fee)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A transaction on its way to the market, taken apart."""
+
+    sender: bytes
+    nonce: int
+    data: bytes
+    value: int
+
+
+class Ledger:
+    """The chain of one scenario."""
+
+    def __init__(self, evm: Evm, loop: VirtualLoop, entropy: random.Random, faults: Faults, block_seconds: int) -> None:
+        self.evm = evm
+        self.faults = faults
+        self.market = evm.market
+        self.task_id = 1
+        self._loop = loop
+        self._entropy = entropy
+        self._block_seconds = block_seconds
+        self._raw: dict[bytes, bytes] = {}
+        self.receipts: dict[bytes, Receipt] = {}
+        self.forks = 0
+        self.on_block: Callable[[Block], None] = lambda block: None
+        self.on_call: Callable[[bytes, bytes, str], None] = lambda sender, data, stage: None
+        self.on_mined: Callable[[], None] = lambda: None
+        evm.reset(entropy.randbytes(32))
+        first = evm.rpc("eth_getBlockByNumber", "latest", False)
+        genesis = Block(0, GENESIS_TIME, keccak(b"genesis"), 0)
+        one = Block(1, GENESIS_TIME + 1, keccak(b"one"), int(first["baseFeePerGas"], 16))
+        self.blocks = [genesis, one]
+        self.by_name: dict[str, list[Log]] = {name: [] for name in interface().events}
+
+    # ------------------------------------------------------------------ writing
+
+    def fund(self, account: bytes, wei: int) -> None:
+        """Gives an account money."""
+        self.evm.rpc("anvil_setBalance", "0x" + account.hex(), hex(wei))
+
+    def accept(self, raw: bytes) -> None:
+        """A transaction enters the mempool. Raises EvmError where a node would refuse it."""
+        tx_hash = keccak(raw)
+        self.evm.rpc("eth_sendRawTransaction", "0x" + raw.hex())
+        self._raw[tx_hash] = raw
+
+    async def run(self) -> None:
+        """Makes blocks for ever."""
+        while True:
+            await asyncio.sleep(self._block_seconds)
+            if self.faults.strikes("chain_stall", self._entropy):
+                await asyncio.sleep(self._entropy.uniform(5, 40))
+            if self.faults.strikes("reorg", self._entropy):
+                self.reorg(min(self._entropy.randint(1, self._entropy.choice((1, 2, 3, 6, 12))), len(self.blocks) - 3))
+            else:
+                self.mine(self.now())
+
+    def now(self) -> int:
+        """Chain time, by the virtual clock."""
+        return GENESIS_TIME + 2 + int(self._loop.now)
+
+    def mine(self, when: int) -> Block:
+        """A block with everything that is in the mempool."""
+        parent = self.blocks[-1]
+        when = max(parent.time + 1, when)
+        to = "0x" + self.market.hex()
+        state, members = self._calls()
+        self.evm.rpc("evm_setNextBlockTimestamp", when)
+        self.evm.rpc("evm_mine")
+        answers = self.evm.batch(
+            Call("eth_getBlockByNumber", ("latest", False)),
+            Call("eth_getBlockReceipts", ("latest",)),
+            Call("eth_call", ({"to": to, "data": "0x" + state.hex()}, "latest")),
+            Call("eth_call", ({"to": to, "data": "0x" + members.hex()}, "latest")),
+        )
+        for answer in answers[:2]:
+            if isinstance(answer, EvmError):
+                raise answer
+        number = parent.number + 1
+        found = answers[0]
+        if int(found["number"], 16) != number:
+            raise AssertionError(f"anvil is at block {found['number']}, the simulator at {number}")
+        hashes = tuple(bytes.fromhex(entry[2:]) for entry in found["transactions"])
+        logs: list[Log] = []
+        for entry in answers[1] or ():
+            logs += self._receipt(number, entry)
+        seal = keccak(parent.hash, number.to_bytes(8, "big"), when.to_bytes(8, "big"), *hashes)
+        views = {
+            data: bytes.fromhex(answer[2:])
+            for data, answer in ((state, answers[2]), (members, answers[3]))
+            if not isinstance(answer, EvmError)
+        }
+        block = Block(number, when, seal, int(found["baseFeePerGas"], 16), hashes, tuple(logs), views)
+        self.blocks.append(block)
+        for log in logs:
+            self.by_name[log.name].append(log)
+        self.on_block(block)
+        return block
+
+    def _calls(self) -> tuple[bytes, bytes]:
+        functions = interface().functions
+        return functions["getTask"].call(self.task_id), functions["getMembers"].call(self.task_id)
+
+    def _receipt(self, block: int, entry: dict[str, Any]) -> list[Log]:
+        logs = []
+        for item in entry["logs"]:
+            topics = [bytes.fromhex(topic[2:]) for topic in item["topics"]]
+            event = interface().topics[topics[0]]
+            arguments = event.decode(topics, bytes.fromhex(item["data"][2:]))
+            logs.append(Log(event.name, arguments, tuple(topics), block))
+        self.receipts[bytes.fromhex(entry["transactionHash"][2:])] = Receipt(
+            block,
+            int(entry["gasUsed"], 16),
+            int(entry["effectiveGasPrice"], 16),
+            int(entry["status"], 16) == 1,
+            tuple(logs),
+        )
+        return logs
+
+    def reorg(self, depth: int) -> None:
+        """Another fork wins: the last blocks are gone, one more than that are new; some transactions are lost."""
+        if depth < 1:
+            return
+        self.forks += 1
+        self.faults.counters[f"reorg of depth {depth}"] += 1
+        gone = self.blocks[-depth:]
+        del self.blocks[-depth:]
+        last = self.blocks[-1].number
+        for name, logs in self.by_name.items():
+            self.by_name[name] = [log for log in logs if log.block <= last]
+        self.receipts = {tx: receipt for tx, receipt in self.receipts.items() if receipt.block <= last}
+        self.evm.rpc("anvil_rollback", depth)
+        self.evm.seed_history(self._entropy.randbytes(32))
+        waiting = [tx for block in gone for tx in block.transactions]
+        if self._entropy.random() < 0.5:
+            self._entropy.shuffle(waiting)
+        late: list[bytes] = []
+        for tx in waiting:
+            lot = self._entropy.random()
+            if lot < 0.1:
+                self.faults.counters["transaction lost in a reorg"] += 1
+            elif lot < 0.4:
+                late.append(tx)
+            else:
+                self._again(tx)
+        start, end = self.blocks[-1].time, self.now()
+        for number in range(depth + 1):
+            self.mine(start + (end - start) * (number + 1) // (depth + 1))
+            if number == 0:
+                for tx in late:
+                    self._again(tx)
+
+    def _again(self, tx: bytes) -> None:
+        try:
+            self.evm.rpc("eth_sendRawTransaction", "0x" + self._raw[tx].hex())
+        except EvmError:
+            self.faults.counters["transaction invalid on the other fork"] += 1
+
+    # ------------------------------------------------------------------ reading
+
+    def view(self, data: bytes, block: Block) -> bytes:
+        """What a call of the market returns at a block. Raises EvmError where it reverts."""
+        if data not in block.views:
+            asked = {"to": "0x" + self.market.hex(), "data": "0x" + data.hex()}
+            try:
+                answer = self.evm.rpc("eth_call", asked, hex(block.number))
+            except EvmError as error:
+                block.views[data] = error
+            else:
+                block.views[data] = bytes.fromhex(answer[2:])
+        found = block.views[data]
+        if isinstance(found, EvmError):
+            raise found
+        assert isinstance(found, bytes)
+        return found
+
+    def read(self, name: str, *arguments: Any, block: Block | None = None) -> Any:
+        """A view of the market, decoded; once for everybody who asks at this block."""
+        function = interface().functions[name]
+        block = block or self.blocks[-1]
+        data = function.call(*arguments)
+        decoded = b"decoded" + data
+        if decoded not in block.views:
+            block.views[decoded] = function.result(self.view(data, block))
+        return block.views[decoded]
+
+
+def take_apart(raw: bytes, sender: bytes) -> Sent:
+    """A signed EIP-1559 transaction, without asking who signed it."""
+    fields = rlp.decode(raw[1:])
+    return Sent(sender, int.from_bytes(fields[1], "big"), fields[7], int.from_bytes(fields[6], "big"))
+
+
+class ChainView(Chain):
+    """A participant's RPC: the ledger, seen late, in part, or not at all.
+
+    The product's own decoding (tasks, members, openings, posts) runs on top; only what touches the network is replaced.
+    """
+
+    def __init__(self, ledger: Ledger, me: bytes, life: Life, entropy: random.Random) -> None:
+        self.url = "simulated"
+        self.market = ledger.market
+        self.chain_id = 0
+        self.genesis = b""
+        self._ledger = ledger
+        self._me = me
+        self._life = life
+        self._entropy = entropy
+        self._address = to_checksum_address("0x" + ledger.market.hex())
+        self._lag = 0
+        self._lag_until = 0.0
+
+    async def _travel(self) -> None:
+        """The way to the RPC and back."""
+        life, entropy, faults = self._life, self._entropy, self._ledger.faults
+        life.check()
+        await asyncio.sleep(entropy.uniform(0.001, 0.02))
+        life.check()
+        if faults.strikes("rpc_timeout", entropy, life.name):
+            await asyncio.sleep(CALL_SECONDS)
+            life.check()
+            raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s")
+        if faults.strikes("rpc_error", entropy, life.name):
+            raise ChainError(f"RPC {self.url} answered with an error: internal error")
+
+    @property
+    def _newest(self) -> Block:
+        """The head as this RPC shows it."""
+        now = asyncio.get_running_loop().time()
+        faults = self._ledger.faults
+        if now >= self._lag_until:
+            self._lag = 0
+            if faults.strikes("rpc_stale_head", self._entropy, self._life.name):
+                self._lag = self._entropy.randint(1, 5)
+                self._lag_until = now + self._entropy.uniform(1, 20)
+        elif self._lag:
+            faults.touch(self._life.name)
+        return self._ledger.blocks[max(0, len(self._ledger.blocks) - 1 - self._lag)]
+
+    def _refused(self, error: EvmError) -> ChainError:
+        if error.data is not None and len(error.data) >= 10:
+            raw = bytes.fromhex(error.data[2:])
+            item = interface().errors.get(raw[:4])
+            if item is not None:
+                values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
+                return ContractRefused(
+                    item["name"], dict(zip([e["name"] for e in item["inputs"]], values, strict=True))
+                )
+        if "revert" in str(error).lower():
+            return ContractRefused("revert", {"reason": str(error)})
+        return ChainError(f"RPC {self.url} answered with an error: {error}")
+
+    # ------------------------------------------------------------------ reading
+
+    async def connect(self, expected_chain_id: int | None = None) -> None:
+        await self._travel()
+        self.chain_id = CHAIN_ID
+        self.genesis = self._ledger.blocks[0].hash
+
+    async def close(self) -> None:
+        return None
+
+    async def head(self) -> Head:
+        await self._travel()
+        return self._newest.head
+
+    async def block_hash(self, number: int) -> bytes:
+        await self._travel()
+        return self._ledger.blocks[number].hash
+
+    async def _view(self, name: str, *arguments: Any, block: int | None = None) -> Any:
+        await self._travel()
+        blocks = self._ledger.blocks
+        if block is not None and block >= len(blocks):
+            raise ChainError(f"RPC {self.url} answered with an error: no such block")
+        try:
+            return self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
+        except EvmError as error:
+            raise self._refused(error) from error
+
+    async def balance(self, account: bytes) -> int:
+        await self._travel()
+        return int(self._ledger.evm.rpc("eth_getBalance", "0x" + account.hex(), "latest"), 16)
+
+    async def _logs(self, event: str, first: int, last: int, *topics: bytes | None) -> list[Any]:
+        await self._travel()
+        last = min(last, self._newest.number)
+        found = []
+        for log in self._ledger.by_name[event]:
+            if not first <= log.block <= last:
+                continue
+            if all(topic is None or topic == own for topic, own in zip(topics, log.topics[1:], strict=False)):
+                found.append(log.shown)
+        if found and self._ledger.faults.strikes("rpc_missing_logs", self._entropy, self._life.name):
+            del found[self._entropy.randrange(len(found))]
+        return found
+
+    def events_in(self, receipt: Receipt, event: str) -> list[Mapping[str, Any]]:
+        return [log.arguments for log in receipt.logs if log.name == event]
+
+    # --------------------------------------------------------------- transacting
+
+    def encode(self, function: str, *arguments: Any) -> bytes:
+        plain = ["0x" + a.hex() if isinstance(a, bytes) and len(a) == 20 else a for a in arguments]
+        return interface().functions[function].call(*plain)
+
+    async def estimate(self, sender: bytes, data: bytes, value: int) -> int:
+        await self._travel()
+        self._ledger.on_call(sender, data, "estimate")
+        asked = {
+            "from": "0x" + sender.hex(),
+            "to": self._address,
+            "data": "0x" + data.hex(),
+            "value": hex(value),
+        }
+        try:
+            return int(self._ledger.evm.rpc("eth_estimateGas", asked), 16)
+        except EvmError as error:
+            raise self._refused(error) from error
+
+    async def next_nonce(self, account: bytes) -> int:
+        await self._travel()
+        return int(self._ledger.evm.rpc("eth_getTransactionCount", "0x" + account.hex(), "pending"), 16)
+
+    async def mined_nonce(self, account: bytes) -> int:
+        """The account's next nonce, only mined transactions counted."""
+        await self._travel()
+        return int(self._ledger.evm.rpc("eth_getTransactionCount", "0x" + account.hex(), "latest"), 16)
+
+    async def send_raw(self, raw: bytes) -> None:
+        await self._travel()
+        ledger, entropy, faults = self._ledger, self._entropy, self._ledger.faults
+        ledger.on_call(self._me, take_apart(raw, self._me).data, "send")
+        if faults.strikes("transaction_lost", entropy, self._life.name):
+            return
+        if faults.strikes("transaction_late", entropy, self._life.name):
+            asyncio.get_running_loop().call_later(entropy.uniform(1, 30), self._deliver_late, raw)
+            return
+        try:
+            ledger.accept(raw)
+        except EvmError as error:
+            text = str(error).lower()
+            if "already known" not in text and "already imported" not in text:
+                raise self._refused(error) from error
+        if faults.strikes("transaction_answer_lost", entropy, self._life.name):
+            await asyncio.sleep(CALL_SECONDS)
+            raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s")
+
+    def _deliver_late(self, raw: bytes) -> None:
+        try:
+            self._ledger.accept(raw)
+        except EvmError:
+            self._ledger.faults.counters["late transaction refused"] += 1
+
+    async def receipt(self, tx_hash: bytes) -> Receipt | None:
+        await self._travel()
+        found = self._ledger.receipts.get(tx_hash)
+        return found if found is not None and found.block <= self._newest.number else None
