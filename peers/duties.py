@@ -152,6 +152,7 @@ def _pokes(snapshot: TaskSnapshot, rank: int) -> list[Duty]:
         return []
     if state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
         # The model owner is silent: only when enough rounds stayed unopened is there something to advance.
-        unopened = params.max_empty_rounds - state.empty_rounds
-        return [Poke("the model owner is silent")] if late > unopened * params.open_seconds else []
+        # The first of them is over with phase_end itself, each other one open_seconds later.
+        more = max(0, params.max_empty_rounds - state.empty_rounds - 1)
+        return [Poke("the model owner is silent")] if late > more * params.open_seconds else []
     return [Poke("a deadline is over")]

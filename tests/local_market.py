@@ -81,8 +81,11 @@ class LocalMarket:
     async def act(self, keys: Keys, function: str, *arguments: Any, value: int = 0) -> Receipt:
         """A call that must succeed. Raises ContractRefused in the contract's own words otherwise."""
         await self.chain.estimate(keys.address, self.chain.encode(function, *arguments), value)
-        receipt = await self.chain.receipt(await self.send(keys, function, *arguments, value=value))
-        assert receipt is not None
+        tx_hash = await self.send(keys, function, *arguments, value=value)
+        # Mined at once, but an anvil under load answers a moment earlier.
+        async with asyncio.timeout(20):
+            while (receipt := await self.chain.receipt(tx_hash)) is None:
+                await asyncio.sleep(0.01)
         assert receipt.succeeded, function
         return receipt
 

@@ -232,8 +232,8 @@ async def test_a_stuck_transaction_is_paid_better_under_the_same_nonce(market: L
         dear = int((await transaction(market, last["tx"]))["maxFeePerGas"], 16)
         assert dear >= cheap * 9 // 8 * 9 // 8
         assert len(daemon.records("tx.bumped")) >= 2
-        await market.anvil.call("evm_setAutomine", True)
         await market.anvil.mine()
+        await market.anvil.call("evm_setAutomine", True)
         assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
         assert await count_of(market, keys) == 1
         mined = await transaction(market, daemon.records("tx.mined")[0]["tx"])
@@ -265,7 +265,7 @@ async def test_another_program_with_the_same_key_costs_a_retry_and_no_more(marke
     keys = market.owners[0]
     async with running(market, keys, tmp_path) as daemon:
         await daemon.queue.submit("first", "poke", 1)
-        await market.send(keys, "poke", 1)  # takes the nonce that the queue believes to be next
+        await market.act(keys, "poke", 1)  # takes the nonce that the queue believes to be next
         await asyncio.wait_for(daemon.queue.submit("second", "poke", 1), PATIENCE)
         assert await count_of(market, keys) == 3
         assert daemon.mined == ["first", "second"]
@@ -361,7 +361,7 @@ async def test_what_can_never_be_mined_does_not_hold_a_restart_up(market: LocalM
     raw, tx_hash = keys.sign(market.chain.transaction(data, 0, 0, 400_000, 100 * 10**9, 10**9))
     with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.store_transaction(0, "old", tx_hash, raw)
-    await market.send(keys, "poke", 1)
+    await market.act(keys, "poke", 1)
     async with running(market, keys, tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
         await asyncio.wait_for(daemon.queue.settled(), PATIENCE)
         assert daemon.journal.unmined_transactions() == []
