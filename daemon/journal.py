@@ -10,6 +10,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,10 @@ class Journal:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            # Damage shows now, not when a vector that is committed to is read to be posted.
+            problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged: {problem.strip()}")
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
         except sqlite3.DatabaseError as error:
@@ -93,9 +98,18 @@ class Journal:
                 help="free disk space or mend the disk; nothing was sent, and nothing is lost",
             ) from error
 
-    def _row(self, statement: str, *values: object) -> tuple[bytes, ...] | None:
-        row: tuple[bytes, ...] | None = self._db.execute(statement, values).fetchone()
-        return row
+    def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise JournalError(
+                f"journal {self._path} cannot be read: {error}",
+                help="mend the disk, or restore the journal from a backup",
+            ) from error
+
+    def _row(self, statement: str, *values: object) -> tuple[Any, ...] | None:
+        rows = self._rows(statement, *values)
+        return rows[0] if rows else None
 
     # --- identity -----------------------------------------------------------
 
@@ -104,19 +118,19 @@ class Journal:
         self._write("INSERT OR IGNORE INTO meta VALUES (?, ?)", name, value)
         row = self._row("SELECT value FROM meta WHERE name = ?", name)
         assert row is not None
-        return row[0]
+        return bytes(row[0])
 
     def get(self, name: str) -> bytes | None:
         """What `bind` remembers under a name, if anything."""
         row = self._row("SELECT value FROM meta WHERE name = ?", name)
-        return None if row is None else row[0]
+        return None if row is None else bytes(row[0])
 
     def nonce(self, task: int, fresh: bytes) -> bytes:
         """The nonce for a task's draw: the fresh one on first use, the same one ever after."""
         self._write("INSERT OR IGNORE INTO nonces VALUES (?, ?)", task, fresh)
         row = self._row("SELECT nonce FROM nonces WHERE task = ?", task)
         assert row is not None
-        return row[0]
+        return bytes(row[0])
 
     # --- a data owner's rounds ----------------------------------------------
 
@@ -128,7 +142,7 @@ class Journal:
     def see_model(self, task: int, round_number: int, digest: bytes) -> int | None:
         """Remembers weights by their digest; the last earlier round of the task that had the same, if any."""
         query = "SELECT round FROM models_seen WHERE task = ? AND digest = ? AND round < ? ORDER BY round DESC"
-        row = self._db.execute(query, (task, digest, round_number)).fetchone()
+        row = self._row(query, task, digest, round_number)
         self._write("INSERT OR IGNORE INTO models_seen VALUES (?, ?, ?)", task, digest, round_number)
         return None if row is None else int(row[0])
 
@@ -175,9 +189,8 @@ class Journal:
 
     def newest_model(self, task: int) -> tuple[int, NDArray[np.float64], bytes] | None:
         """The newest model: round, weights, the optimiser's state."""
-        row = self._db.execute(
-            "SELECT round, weights, optimiser FROM models WHERE task = ? ORDER BY round DESC LIMIT 1", (task,)
-        ).fetchone()
+        statement = "SELECT round, weights, optimiser FROM models WHERE task = ? ORDER BY round DESC LIMIT 1"
+        row = self._row(statement, task)
         return row and (row[0], np.frombuffer(row[1], "<f8"), row[2])
 
     def store_group_sum(self, task: int, round_number: int, group: int, sums: NDArray[np.int64]) -> None:
@@ -187,7 +200,7 @@ class Journal:
 
     def group_sums(self, task: int) -> dict[tuple[int, int], NDArray[np.int64]]:
         """All decrypted sums of a task by (round, group)."""
-        rows = self._db.execute("SELECT round, grp, sums FROM group_sums WHERE task = ?", (task,))
+        rows = self._rows("SELECT round, grp, sums FROM group_sums WHERE task = ?", task)
         return {(row[0], row[1]): np.frombuffer(row[2], "<i8") for row in rows}
 
     # --- transactions ---------------------------------------------------------
@@ -208,4 +221,4 @@ class Journal:
     def unmined_transactions(self) -> list[tuple[int, str, bytes, bytes]]:
         """Transactions sent but not seen mined, by nonce: (nonce, duty, hash, raw)."""
         statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE block IS NULL ORDER BY nonce"
-        return list(self._db.execute(statement))
+        return self._rows(statement)
