@@ -52,6 +52,10 @@ class TestbedOptions:
     poison: PoisonOrder | None = None
     poison_owners: PoisonOrder | None = None
     kills: tuple[Kill, ...] = field(default=())
+    # Share of the owners killed and started again in every round; seconds without a broker; blocks reorganised.
+    chaos: float = 0.0
+    drop_broker: float = 0.0
+    reorg: int = 0
     # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
     leak_secrets: bool = False
 
@@ -79,6 +83,18 @@ class TestbedOptions:
         if self.poison_owners is not None and self.poison_owners.count > self.owners:
             raise ConfigurationError(
                 f"{self.poison_owners.count} poisoned owners of {self.owners}", help="lower --poison-owners"
+            )
+        if not 0 <= self.chaos <= 1:
+            raise ConfigurationError(f"--chaos {self.chaos} is no share of the owners", help="as --chaos 0.2")
+        if self.chaos and self.kills:
+            raise ConfigurationError("--chaos and --kill do not go together", help="use one of them")
+        if self.reorg and self.chain is not None:
+            raise ConfigurationError("--reorg needs the local chain", help="leave --chain out")
+        if self.reorg > self.finality_depth:
+            raise ConfigurationError(
+                f"--reorg {self.reorg} is deeper than --finality-depth {self.finality_depth}: daemons would act on "
+                "blocks that vanish",
+                help=f"--finality-depth {self.reorg}",
             )
         for kill in self.kills:
             if not 1 <= kill.round <= self.rounds:

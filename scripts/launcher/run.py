@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -18,6 +20,7 @@ from omnilytics.daemon.log import show
 from omnilytics.daemon.run import ModelOptions
 from omnilytics.daemon.training.update import GradientFunction
 from omnilytics.peers.errors import OmniLyticsError
+from scripts.launcher.chaos import Chaos, CutableProxy, outcomes, through_proxy
 from scripts.launcher.follow import LogReader, Progress, Record, progress_to_stderr
 from scripts.launcher.funding import fund_accounts
 from scripts.launcher.options import TestbedOptions
@@ -56,7 +59,7 @@ async def run_testbed(
     started = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "logs").mkdir()
-    async with Supervisor() as supervisor:
+    async with Supervisor() as supervisor, contextlib.AsyncExitStack() as stack:
         click.echo(f"{options.owners} data owners, folder {folder}", err=True)
         cast = await asyncio.to_thread(write_participants, options, folder)
         market = await _start_coordinator(supervisor, options, folder, cast)
@@ -67,8 +70,27 @@ async def run_testbed(
         names = {show(person.address): person.name for person in (cast.model, *cast.owners)}
         progress = progress_to_stderr(options.rounds, names)
         progress.status("starting the daemons")
+        proxy = None
+        if options.drop_broker:
+            broker = urlsplit(market["broker_url"])
+            proxy = await stack.enter_async_context(CutableProxy(str(broker.hostname), broker.port or 1883).serve())
+            market = {**market, "broker_url": through_proxy(market["broker_url"], proxy.port)}
         processes = await _start_daemons(supervisor, options, folder, cast, market)
-        records = await _follow(options, processes, readers, progress)
+
+        async def restart(person: Participant) -> ManagedProcess:
+            return (await _start(supervisor, options, folder, person, market))[1]
+
+        chaos = Chaos(
+            options,
+            {owner.name: owner for owner in cast.owners},
+            processes,
+            restart,
+            proxy,
+            market["rpc_url"],
+            progress.line,
+        )
+        stack.push_async_callback(chaos.stop)
+        records = await _follow(options, processes, readers, progress, chaos)
         if options.kills:
             # What died comes back when all is over: an owner for the rest of its stake, a model owner for
             # its refund and for the rounds that it has paid for and not decrypted yet.
@@ -87,6 +109,8 @@ async def run_testbed(
             await before_end(market)
     progress.status("training the same in one process")
     summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - started)
+    if chaos.mishaps:
+        summary["mishaps"] = outcomes(chaos.mishaps, records, facts.state.round)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     await asyncio.to_thread(plot_summary, summary, folder / "summary.png")
     progress.line("")
@@ -151,6 +175,7 @@ async def _follow(
     processes: dict[str, ManagedProcess],
     readers: Sequence[LogReader],
     progress: Progress,
+    chaos: Chaos | None = None,
 ) -> list[tuple[str, Record]]:
     """Reads the logs until all daemons have ended. Raises RunFailedError when one fails that was not to be killed."""
     records: list[tuple[str, Record]] = []
@@ -160,15 +185,19 @@ async def _follow(
             for record in reader.new_records():
                 records.append((reader.name, record))
                 progress.see(reader.name, record)
-        for name, process in processes.items():
+                if chaos is not None:
+                    chaos.see(reader.name, record)
+        for name, process in list(processes.items()):
             # SIGKILL is how an adversary of ours dies; nothing else ends so.
-            if process.returncode not in (None, 0) and not (options.kills and process.returncode == -signal.SIGKILL):
+            if process.returncode not in (None, 0) and not (
+                (options.kills or options.chaos) and process.returncode == -signal.SIGKILL
+            ):
                 tail = process.log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]
                 raise RunFailedError(
                     f"{name} ended with code {process.returncode}: {' | '.join(tail) or 'no words'}",
                     help=f"see {process.log} and the .jsonl beside it",
                 )
-        if not running:
+        if not running and not (chaos is not None and chaos.busy):
             return records
         await asyncio.sleep(POLL_SECONDS)
 

@@ -68,6 +68,22 @@ def owner_table(summary: dict[str, Any]) -> list[str]:
     return _table(["owner", "address", "group", "", "paid"], rows)
 
 
+def mishap_lines(summary: dict[str, Any]) -> list[str]:
+    """What was done to the run on purpose, and who came back."""
+    mishaps = summary.get("mishaps", [])
+    kills = [item for item in mishaps if item["what"] == "killed"]
+    if not mishaps:
+        return []
+    judged = [item for item in kills if item["back_in_next_round"] is not None]
+    back = sum(item["back_in_next_round"] for item in judged)
+    lines = [f"round {item['round']}: {item['what']} ({item['phase']})" for item in mishaps if item["what"] != "killed"]
+    if kills:
+        phases = sorted({item["phase"] for item in kills})
+        counted = ", ".join(f"{sum(item['phase'] == phase for item in kills)} in {phase}" for phase in phases)
+        lines.append(f"{len(kills)} kills ({counted}); back in the next round: {back} of {len(judged)}")
+    return [*lines, ""]
+
+
 def report(summary: dict[str, Any]) -> list[str]:
     """Everything, as lines."""
     final, plain = summary["accuracy_final"], summary["accuracy_plain"]
@@ -79,6 +95,7 @@ def report(summary: dict[str, Any]) -> list[str]:
         "",
         *owner_table(summary),
         "",
+        *mishap_lines(summary),
         *money_lines(summary),
         f"{told}{verified}; largest transaction {summary['max_gas']:,} gas; {summary['wall_seconds']:.1f} s in all",
     ]
