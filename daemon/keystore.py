@@ -73,21 +73,29 @@ def _box(secret: bytes) -> BoxIdentity:
 
 
 def _load(path: Path, password: str) -> bytes:
+    if not path.exists():
+        raise KeyFileError(f"no key file {path}", help="make one: omnilytics init")
     _refuse_open_to_others(path)
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         return bytes(Account.decrypt(stored, password))
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+    except (
+        json.JSONDecodeError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        UnicodeDecodeError,
+    ) as error:
         raise KeyFileError(f"{path} is not a key file", help="restore it from a backup") from error
+    except OSError as error:
+        raise KeyFileError(f"key file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise KeyFileError("cannot decrypt key file: wrong password", help="check --password-file") from error
 
 
 def _refuse_open_to_others(path: Path) -> None:
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        raise KeyFileError(f"no key file {path}", help="make one: omnilytics init") from error
+    status = path.stat()
     mode = status.st_mode & 0o777
     if mode & 0o077:
         raise KeyFileError(f"key file {path} has mode {mode:04o}", help=f"run: chmod 600 {path}")
@@ -97,5 +105,12 @@ def _refuse_open_to_others(path: Path) -> None:
 
 def read_password(path: Path) -> str:
     """The password in a file, without the line's end. Raises KeyFileError."""
+    if not path.exists():
+        raise KeyFileError(f"no password file {path}", help="name it with --password-file; init writes HOME/password")
     _refuse_open_to_others(path)
-    return path.read_text(encoding="utf-8").rstrip("\r\n")
+    try:
+        # Bytes: reading as text would also take a lone carriage return for a line's end.
+        return path.read_bytes().decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise KeyFileError(f"password file {path} cannot be read: {reason}") from error

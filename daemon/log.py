@@ -42,7 +42,9 @@ class Logger:
         self._peer = peer
         self._seq = 0
         self._boot_id = secrets.token_hex(8)
-        self._secrets: dict[str, None] = {}
+        # Secrets and the ways in which they could be written.
+        self._secrets: dict[bytes, tuple[str, ...]] = {}
+        self._kept: dict[bytes, tuple[str, ...]] = {}
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         self.reopen()
@@ -54,11 +56,17 @@ class Logger:
         if self._path is not None:
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
 
-    def protect(self, *values: bytes) -> None:
-        """Cuts these secrets (at least 16 bytes each) out of every later line."""
+    def protect(self, *values: bytes, keep: bool = False) -> None:
+        """Cuts these secrets (at least 16 bytes each) out of every later line, however they are written.
+
+        With `keep` they are never forgotten: keys that outlive their round.
+        """
         for value in values:
             if len(value) >= 16:
-                self._secrets[value.hex()] = None
+                # In JSON a repr's backslashes are doubled.
+                escaped = repr(value)[2:-1]
+                ways = (value.hex(), value.hex().upper(), escaped, escaped.replace("\\", "\\\\"))
+                (self._kept if keep else self._secrets)[value] = ways
         # Seeds die with their round; the newest thousands are enough and keep memory flat.
         while len(self._secrets) > 4096:
             del self._secrets[next(iter(self._secrets))]
@@ -91,9 +99,10 @@ class Logger:
             print(self._redact(_readable(line)), file=self._terminal)
 
     def _redact(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, "[redacted]")
+        for written in (*self._kept.values(), *self._secrets.values()):
+            for way in written:
+                if way in text:
+                    text = text.replace(way, "[redacted]")
         return text
 
     def close(self) -> None:

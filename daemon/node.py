@@ -115,7 +115,7 @@ class Node:
         self.clock = surroundings.clock
         self.entropy = surroundings.entropy
         self.log = surroundings.log(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
-        self.log.protect(*keys.secrets())
+        self.log.protect(*keys.secrets(), keep=True)
         self.journal = surroundings.journal(settings.journal_path)
         self.chain = surroundings.chain(settings.chain, settings.market_address)
         self.transactions = TransactionQueue(

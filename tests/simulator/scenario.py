@@ -72,10 +72,10 @@ class SimulatedLogger(Logger):
         self._owner = owner
         super().__init__(None, role, peer, None)
 
-    def protect(self, *values: bytes) -> None:
+    def protect(self, *values: bytes, keep: bool = False) -> None:
         for value in values:
             self._owner.world.monitor.keep_secret(value, "protected secret")
-        super().protect(*values)
+        super().protect(*values, keep=keep)
 
     def __call__(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
         owner = self._owner
@@ -143,7 +143,10 @@ class Participant:
             except (CrashedError, OmniLyticsError) as before_running:
                 error = before_running
             if error is not None and not isinstance(error, (CrashedError, OmniLyticsError)):
-                world.monitor.fail("no bugs", f"{self.name}: {''.join(traceback.format_exception(error))[-1500:]}")
+                told = "".join(traceback.format_exception(error))
+                if world.trace is not None:
+                    world.trace(told)
+                world.monitor.fail("no bugs", f"{self.name}: {type(error).__name__}: {error}")
                 return
             self._close()
             if self.life.alive:
