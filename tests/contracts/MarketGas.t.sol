@@ -34,6 +34,7 @@ contract MarketGasTest is MarketBase {
         }
         gas_ = 21_000 + (4 * tokens + used > 10 * tokens ? 4 * tokens + used : 10 * tokens);
         emit log_named_uint(what, gas_);
+        vm.snapshotValue("market", what, gas_); // contracts/snapshots/market.json; FORGE_SNAPSHOT_CHECK=true compares
         isTrue(gas_ < LIMIT, "over 12,000,000 gas");
     }
 
@@ -71,7 +72,7 @@ contract MarketGasTest is MarketBase {
         for (uint256 chunk = 0; chunk < chunks; ++chunk) {
             bytes memory data = _settleData(chunk);
             uint256 got = _measure(
-                _name(chunk + 1 == chunks ? "settle last" : "settle", groups, size, bits, chunkWords),
+                _name(string.concat("settle ", vm.toString(chunk + 1), "/", vm.toString(chunks)), groups, size, bits, chunkWords),
                 _settler(chunk),
                 abi.encodeCall(market.settle, (task, ctx, chunk, data)),
                 0
@@ -140,19 +141,34 @@ contract MarketGasTest is MarketBase {
         address[] memory seats = _seats();
         bytes32[] memory pads = _padHashes();
         for (uint256 round = 1; round <= 2; ++round) {
-            _measure("openRound", MODEL_OWNER, abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))), 0);
+            _measure(string.concat("openRound ", vm.toString(round)), MODEL_OWNER, abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))), 0);
             ctx = market.getTask(1).ctx;
-            _measure("commit", seats[0], abi.encodeCall(market.commit, (1, ctx, _root(0))), 0);
+            _measure(string.concat("commit, round ", vm.toString(round)), seats[0], abi.encodeCall(market.commit, (1, ctx, _root(0))), 0);
             for (uint256 seat = 1; seat < 14; ++seat) {
                 _commit(seat);
             }
-            _measure("commit, the last", seats[14], abi.encodeCall(market.commit, (1, ctx, _root(14))), 0);
+            _measure(
+                string.concat("commit, the last, round ", vm.toString(round)),
+                seats[14],
+                abi.encodeCall(market.commit, (1, ctx, _root(14))),
+                0
+            );
             _deep();
-            _measure("post 96 bytes", seats[0], abi.encodeCall(market.post, (1, ctx, 0, _vector(ctx, 0), _terminal(0))), 0);
+            _measure(
+                string.concat("post 96 bytes, round ", vm.toString(round)),
+                seats[0],
+                abi.encodeCall(market.post, (1, ctx, 0, _vector(ctx, 0), _terminal(0))),
+                0
+            );
             for (uint256 seat = 1; seat < 14; ++seat) {
                 _post(seat);
             }
-            _measure("post, the last", seats[14], abi.encodeCall(market.post, (1, ctx, 0, _vector(ctx, 14), _terminal(14))), 0);
+            _measure(
+                string.concat("post 96 bytes, the last, round ", vm.toString(round)),
+                seats[14],
+                abi.encodeCall(market.post, (1, ctx, 0, _vector(ctx, 14), _terminal(14))),
+                0
+            );
             _settleAll();
         }
         _measure("withdraw pay", seats[0], abi.encodeCall(market.withdraw, (_ids(), payable(seats[0]))), 0);

@@ -31,7 +31,7 @@ interface Vm {
     function parseJsonBytesArray(string calldata, string calldata) external pure returns (bytes[] memory);
     function toString(uint256) external pure returns (string memory);
     function deployCode(string calldata) external returns (address);
-    function writeFile(string calldata, string calldata) external;
+    function snapshotValue(string calldata, string calldata, uint256) external;
 }
 
 abstract contract Test {
