@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -76,6 +77,8 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
             said = tomllib.loads(path.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"{path}: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
     for name in said:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -95,4 +98,6 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
             raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
             raise ConfigurationError(f"option '{name}' is negative: {value!r}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigurationError(f"option '{name}' is not finite: {value!r}")
     return Settings(home, **said)

@@ -45,23 +45,25 @@ def decode_spec(data: bytes) -> TaskSpec:
         if len(data) > MAX_SPEC_BYTES:
             raise ValueError("too long")
         said = json.loads(data)
+        if not isinstance(said["classes"], list):
+            raise ValueError("classes are no list")
         said["classes"] = tuple(said["classes"])
         spec = TaskSpec(**said)
         fine = (
             spec.version == SPEC_VERSION
             and spec.protection in PROTECTIONS
-            and isinstance(spec.clip, (int, float))
+            and type(spec.clip) in (int, float)  # a bool is an int too, but none of these
             and math.isfinite(spec.clip)
             and spec.clip > 0
-            and isinstance(spec.batch_size, int)
+            and type(spec.batch_size) is int
             and spec.batch_size >= 1
-            and isinstance(spec.feature_count, int)
+            and type(spec.feature_count) is int
             and all(isinstance(name, str) for name in spec.classes)
             and len(set(spec.classes)) == len(spec.classes)
         )
         if not fine or spec.model.value_count < 1:
             raise ValueError("a value is out of range")
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OmniLyticsError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OmniLyticsError) as error:
         raise ParameterError(
             f"the task's description cannot be used: {error}", help="do not join it, or upgrade the program"
         ) from error
