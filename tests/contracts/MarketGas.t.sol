@@ -141,7 +141,12 @@ contract MarketGasTest is MarketBase {
         address[] memory seats = _seats();
         bytes32[] memory pads = _padHashes();
         for (uint256 round = 1; round <= 2; ++round) {
-            _measure(string.concat("openRound ", vm.toString(round)), MODEL_OWNER, abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))), 0);
+            _measure(
+                string.concat("openRound ", vm.toString(round)),
+                MODEL_OWNER,
+                abi.encodeCall(market.openRound, (1, round, "m", "k", "h", 1, pads, new bytes(1000))),
+                0
+            );
             ctx = market.getTask(1).ctx;
             _measure(string.concat("commit, round ", vm.toString(round)), seats[0], abi.encodeCall(market.commit, (1, ctx, _root(0))), 0);
             for (uint256 seat = 1; seat < 14; ++seat) {

@@ -239,6 +239,29 @@ contract MarketRoundsTest is MarketBase {
         market.post(task, ctx, 0, late, lateTerminal);
     }
 
+    /// @dev Otherwise its group would count as complete, and nobody could settle the round.
+    function test_a_chain_that_ends_elsewhere_cannot_be_posted() external {
+        _open();
+        bytes memory vector = _vector(ctx, 0);
+        bytes32 tag = keccak256(abi.encode(0, ctx, 0));
+        bytes32 link = keccak256(bytes.concat(tag, bytes32(uint256(1)), bytes32("elsewhere"), _slice(vector, 64, 32)));
+        bytes32 root = keccak256(bytes.concat(tag, bytes32(0), link, _slice(vector, 0, 64)));
+        address who = _seats()[0];
+        vm.prank(who);
+        market.commit(task, ctx, root);
+        for (uint256 seat = 1; seat < 15; ++seat) {
+            _commit(seat);
+        }
+        _deep();
+        vm.startPrank(who);
+        vm.expectRevert(abi.encodeWithSelector(IMarket.CommitmentMismatch.selector, who));
+        market.post(task, ctx, 0, vector, "elsewhere");
+        market.post(task, ctx, 0, _slice(vector, 0, 64), link); // a first part shows nothing yet
+        vm.expectRevert(abi.encodeWithSelector(IMarket.CommitmentMismatch.selector, who));
+        market.post(task, ctx, 1, _slice(vector, 64, 32), "elsewhere");
+        vm.stopPrank();
+    }
+
     /// @dev A vector of seven words in chunks of two: parts of 1, 2 and 1 chunks.
     function test_post_in_parts() external {
         p.valueCount = 7 * 16;
