@@ -7,10 +7,13 @@ seen it, so acknowledgement and resending are the round machines' business, not 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 import socket
+import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
@@ -19,6 +22,9 @@ from omnilytics.peers.errors import BrokerError, ConfigurationError, MessageErro
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, topic_filter
 
 MAX_BACKOFF_SECONDS = 30.0
+MAX_WAITING_MESSAGES = 10_000
+GOODBYE_SECONDS = 1.0
+_ADDRESS = re.compile("[0-9a-f]{40}")
 # Without it every hop waits 44 ms for Nagle's algorithm.
 _NO_DELAY = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
 
@@ -30,20 +36,26 @@ class BrokerAddress:
     host: str
     port: int
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
     tls: bool = False
 
 
 def parse_broker_url(url: str) -> BrokerAddress:
     """mqtt://[user:password@]host[:port] or mqtts://. Raises ConfigurationError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise ConfigurationError(
-            f"broker URL {parts.scheme}://{parts.hostname or ''} is not of the form mqtt://host:port",
-            help="use mqtt://host:1883, or mqtts:// for TLS",
-        )
+    refusal = ConfigurationError(
+        "the broker URL is not of the form mqtt://host:port", help="use mqtt://host:1883, or mqtts:// for TLS"
+    )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise refusal from error
+    if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0 or parts.path not in ("", "/"):
+        raise refusal
     tls = parts.scheme == "mqtts"
-    return BrokerAddress(parts.hostname, parts.port or (8883 if tls else 1883), parts.username, parts.password, tls)
+    username = unquote(parts.username) if parts.username is not None else None
+    password = unquote(parts.password) if parts.password is not None else None
+    return BrokerAddress(host, port or (8883 if tls else 1883), username, password, tls)
 
 
 @dataclass(frozen=True)
@@ -74,15 +86,17 @@ class Broker:
         self._log = log
         self._on_message = on_message
         self._on_presence = on_presence
-        self._outgoing: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+        # Topic, payload, and whether the broker keeps it for those who come later.
+        self._outgoing: asyncio.Queue[tuple[str, bytes, bool]] = asyncio.Queue()
         self.connected = asyncio.Event()
         self.dropped = 0
 
     def send(self, task: int, round_number: int, receiver: bytes, payload: bytes) -> None:
         """Queues an envelope. What cannot be sent now is dropped when the round resends it anyway."""
-        if self._outgoing.qsize() > 10_000:
+        if self._outgoing.qsize() >= MAX_WAITING_MESSAGES:
             self._outgoing.get_nowait()
-        self._outgoing.put_nowait((topic(self._run, task, round_number, receiver, self._me), payload))
+            self._outgoing.task_done()
+        self._outgoing.put_nowait((topic(self._run, task, round_number, receiver, self._me), payload, False))
 
     def _presence_topic(self, who: str) -> str:
         return f"omnilytics/{self._run}/presence/{who}"
@@ -95,6 +109,10 @@ class Broker:
                 await self._session()
             except (aiomqtt.MqttError, OSError) as error:
                 problem = BrokerError(f"cannot reach broker: {error}")
+                self._log("broker.lost", str(problem), "warning", code=problem.code)
+            except (ValueError, LookupError, TypeError, struct.error) as error:
+                # paho and aiomqtt raise these for packets that are no MQTT, as a topic that is not UTF-8.
+                problem = BrokerError(f"the broker does not speak MQTT: {type(error).__name__}")
                 self._log("broker.lost", str(problem), "warning", code=problem.code)
             if self.connected.is_set():
                 pause = 0.2
@@ -123,40 +141,59 @@ class Broker:
             await client.publish(mine, b"1", qos=1, retain=True)
             self.connected.set()
             self._log("broker.connected", f"connected to {where.host}:{where.port}")
-            sender = asyncio.create_task(self._send_all(client))
+            # When either of them fails the connection is of no use: a session that hears but cannot speak is worse
+            # than none, because it looks alive.
+            both = [asyncio.create_task(self._send_all(client)), asyncio.create_task(self._receive_all(client))]
             try:
-                async for message in client.messages:
-                    self._arrived(str(message.topic), message.payload)
+                done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
             finally:
-                sender.cancel()
-                await asyncio.gather(sender, return_exceptions=True)
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
         while True:
-            where, payload = await self._outgoing.get()
-            await client.publish(where, payload, qos=1)
+            where, payload, retain = await self._outgoing.get()
+            try:
+                await client.publish(where, payload, qos=1, retain=retain)
+            finally:
+                self._outgoing.task_done()
+
+    async def _receive_all(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            self._arrived(str(message.topic), message.payload)
 
     def _arrived(self, where: str, payload: object) -> None:
         data = payload if isinstance(payload, bytes) else b""
-        if where.startswith(self._presence_topic("")):
-            try:
-                who = bytes.fromhex(where.rsplit("/", 1)[1])
-            except ValueError:
-                return
-            if len(who) == 20 and data in (b"0", b"1") and who != self._me:
-                self._on_presence(who, data == b"1")
-            return
         try:
             if len(data) > MAX_MESSAGE_BYTES:
                 raise MessageError("the message is too large")
+            if where.startswith(self._presence_topic("")):
+                self._presence(where.removeprefix(self._presence_topic("")), data)
+                return
             named = parse_topic(where)
+            # We subscribe to nothing else, but the broker sends what it likes.
+            if named.run != self._run or named.receiver != self._me:
+                raise MessageError("the message is for another run or receiver")
         except MessageError as error:
             self.dropped += 1
             self._log("message.dropped", str(error), "warning", code=error.code)
             return
         self._on_message(Arrived(named.task, named.round_number, named.sender, data))
 
+    def _presence(self, who: str, data: bytes) -> None:
+        if not _ADDRESS.fullmatch(who) or data not in (b"0", b"1"):
+            raise MessageError("presence is of nobody, or neither 0 nor 1")
+        address = bytes.fromhex(who)
+        if address != self._me:
+            self._on_presence(address, data == b"1")
+
     async def say_goodbye(self) -> None:
-        """Tells the others at once that we are away (a clean disconnect sends no will)."""
-        self._outgoing.put_nowait((self._presence_topic(self._me.hex()), b"0"))
-        await asyncio.sleep(0.1)
+        """Tells the others at once that we are away, and those who come later (a clean disconnect sends no will)."""
+        if not self.connected.is_set():
+            return
+        self._outgoing.put_nowait((self._presence_topic(self._me.hex()), b"0", True))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._outgoing.join(), GOODBYE_SECONDS)
