@@ -218,6 +218,11 @@ class Journal:
         """Drops a transaction that can never be mined."""
         self._write("DELETE FROM transactions WHERE nonce = ?", nonce)
 
+    def transactions_between(self, first: int, end: int) -> list[tuple[int, str, bytes, bytes]]:
+        """Transactions with these nonces (end not included), mined or not: (nonce, duty, hash, raw)."""
+        statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE nonce >= ? AND nonce < ? ORDER BY nonce"
+        return self._rows(statement, first, end)
+
     def unmined_transactions(self) -> list[tuple[int, str, bytes, bytes]]:
         """Transactions sent but not seen mined, by nonce: (nonce, duty, hash, raw)."""
         statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE block IS NULL ORDER BY nonce"

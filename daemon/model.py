@@ -27,7 +27,7 @@ from omnilytics.daemon.training.payload import ModelPayload, as_published, encod
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.peers import model_round
 from omnilytics.peers.duties import FinishRound, OpenRound, Poke, Withdraw, model_duties
-from omnilytics.peers.errors import ChainError, CommitmentError, OmniLyticsError
+from omnilytics.peers.errors import ChainError, CommitmentError, MessageError, OmniLyticsError
 from omnilytics.peers.hashing import base_context, keccak, model_commitment
 from omnilytics.peers.keys import BoxIdentity
 from omnilytics.peers.krum import select, squared_distances
@@ -46,6 +46,8 @@ from omnilytics.peers.quantise import clamp_sum, dequantise, lift
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
 _EARLY_MESSAGES = 4096
+# Usually an owner's last repetition, when the round is over here.
+NO_ROUND_AT_HAND = "the message is of no round at hand, or from a stranger"
 _WAITING_SECONDS = 5.0
 
 
@@ -91,6 +93,8 @@ class ModelPart:
         self._round: ModelRound | None = None
         self._round_ctx = b""
         self._early: deque[Arrived] = deque(maxlen=_EARLY_MESSAGES)
+        # Messages that never reached a round's machine, which counts its own.
+        self.dropped = 0
         self._working = ""
         self._failed_work_at = -1
         self._last_place: tuple[object, ...] = ()
@@ -366,13 +370,21 @@ class ModelPart:
             self._arrived(arrived)
 
     def _arrived(self, arrived: Arrived) -> None:
-        state = self._snapshot.state if self._snapshot is not None else None
-        if arrived.task != self.task_id or state is None:
-            return
-        if self._round is not None and arrived.round == state.round:
+        snapshot = self._snapshot
+        known = snapshot.state.round if snapshot is not None else 0
+        ours = snapshot is not None and arrived.task == self.task_id
+        if ours and self._round is not None and arrived.round == known:
             self._step(EnvelopeReceived(arrived.sender, arrived.payload, self._node.clock()))
-        elif arrived.round in (state.round, state.round + 1):
+        elif ours and arrived.round in (known, known + 1) and self._is_member(arrived.sender):
+            # A full buffer loses its oldest.
+            self.dropped += len(self._early) == _EARLY_MESSAGES
             self._early.append(arrived)
+        else:
+            self.dropped += 1
+            self._node.log("message.dropped", NO_ROUND_AT_HAND, "debug", code=MessageError.code, peer_to=arrived.sender)
+
+    def _is_member(self, address: bytes) -> bool:
+        return self._snapshot is not None and self._snapshot.member(address) is not None
 
     def _step(self, event: model_round.ModelInput) -> None:
         if self._round is None:
@@ -415,6 +427,9 @@ class ModelPart:
         if not ended:
             raise ChainError(f"round {target} is over, but the logs do not show how it ended")
         outcome = Outcome(ended[0]["outcome"])
+        if (outcome is not Outcome.VOID and not posts) or (outcome is Outcome.SELECTED and not krum):
+            # Without them the round would be taken for one without a step, for ever.
+            raise ChainError(f"the logs do not show all of how round {target} ended")
         complete = tuple(bits(posts[0]["complete"])) if posts else ()
         chosen = tuple(bits(krum[0]["selected"])) if krum else ()
         parts = await node.chain.posted(opening, snapshot.block) if complete else []

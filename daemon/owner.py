@@ -29,6 +29,7 @@ from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
 from omnilytics.peers.duties import PlayRound, Poke, PostVector, Reveal, SettleChunk, Withdraw, owner_duties
 from omnilytics.peers.errors import (
+    ChainError,
     CommitmentError,
     DataError,
     FundsError,
@@ -57,6 +58,8 @@ from omnilytics.peers.round_keys import Peer, RoundKeys
 
 # Messages that came before the chain told us of their round: a few a member, replayed when it has.
 _EARLY_MESSAGES = 1024
+# Usually a mate's last repetition, when the round is over here.
+NO_ROUND_AT_HAND = "the message is of no round at hand, or from a stranger"
 
 
 @dataclass
@@ -85,7 +88,11 @@ class OwnerPart:
         self._round: OwnerRound | None = None
         self._opening: RoundOpening | None = None
         self._early: deque[Arrived] = deque(maxlen=_EARLY_MESSAGES)
+        # Messages that never reached a round's machine, which counts its own.
+        self.dropped = 0
         self._settling: tuple[bytes, PostedVectors] | None = None
+        # The model of this round could not be read from the chain yet.
+        self._untrained: tuple[bytes, RoundOpening] | None = None
         self._refused_rounds: set[bytes] = set()
         self._last_place: tuple[object, ...] = ()
         self._done = False
@@ -158,6 +165,7 @@ class OwnerPart:
                 self._snapshot = snapshot
                 self._log_place(snapshot)
                 await self._follow(snapshot)
+                await self._train_at_last()
                 await self._perform_duties(snapshot)
             case Arrived():
                 await self._arrived(event)
@@ -334,14 +342,18 @@ class OwnerPart:
         return True
 
     async def _arrived(self, arrived: Arrived) -> None:
-        if arrived.task != self._task:
-            return
         known = self._snapshot.state.round if self._snapshot is not None else 0
-        if self._round is not None and arrived.round == self._round.opening.round:
+        ours = arrived.task == self._task
+        if ours and self._round is not None and arrived.round == self._round.opening.round:
             event = owner_round.EnvelopeReceived(arrived.sender, arrived.payload, self._node.clock())
             await self._step(event)
-        elif arrived.round in (known, known + 1) and self._is_member(arrived.sender):
+        elif ours and arrived.round in (known, known + 1) and self._is_member(arrived.sender):
+            # A full buffer loses its oldest.
+            self.dropped += len(self._early) == _EARLY_MESSAGES
             self._early.append(arrived)
+        else:
+            self.dropped += 1
+            self._node.log("message.dropped", NO_ROUND_AT_HAND, "debug", code=MessageError.code, peer_to=arrived.sender)
 
     def _is_member(self, address: bytes) -> bool:
         snapshot = self._snapshot
@@ -373,7 +385,8 @@ class OwnerPart:
                     node.broker.send(self._task, round_.opening.round, receiver, envelope)
                 case owner_round.ComputeUpdate(model_key):
                     node.log.protect(model_key)
-                    await self._train(model_key, round_.opening)
+                    self._untrained = model_key, round_.opening
+                    await self._train_at_last()
                 case owner_round.MaskVector(quantised, pairs, pad_seed):
                     node.log.protect(pad_seed, *(pair.seed for pair in pairs))
                     self._mask(round_, quantised, pairs, pad_seed)
@@ -391,6 +404,21 @@ class OwnerPart:
                         round=round_.opening.round,
                         peer_to=peer,
                     )
+
+    async def _train_at_last(self) -> None:
+        """Trains once the chain shows the model; until it does, tries again with every block."""
+        if self._untrained is None:
+            return
+        model_key, opening = self._untrained
+        if self._round is None or self._round.opening.ctx != opening.ctx:
+            self._untrained = None
+            return
+        try:
+            await self._train(model_key, opening)
+        except ChainError as error:
+            self._node.log("rpc.error", str(error), "warning", code=error.code, round=opening.round)
+        else:
+            self._untrained = None
 
     async def _train(self, model_key: bytes, opening: RoundOpening) -> None:
         node, spec, params = self._node, self._spec, self._snapshot_or_fail().params

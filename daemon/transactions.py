@@ -27,6 +27,8 @@ from omnilytics.peers.errors import ChainError, FundsError, ParameterError
 
 RECEIPT_POLL_SECONDS = 0.05
 MAX_RECEIPT_PAUSE_SECONDS = 1.0
+# How often a transaction that is waited for is suspected to lack its predecessor.
+GAP_SECONDS = 5.0
 RETRY_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
@@ -253,7 +255,7 @@ class TransactionQueue:
                 taken = True
             if taken and tx_hash not in hashes:
                 hashes.append(tx_hash)
-            mined = await self._wait(hashes, patience)
+            mined = await self._wait_mending(nonce, hashes, patience)
             if mined is not None:
                 return mined
             if await self._lost(nonce, hashes):
@@ -264,6 +266,29 @@ class TransactionQueue:
             if patience == self._fees.bump_seconds and 8 * dearer >= 9 * max_fee:
                 max_fee, tip = dearer, min(tip * 5 // 4 + 1, dearer)
                 self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
+
+    async def _wait_mending(self, nonce: int, hashes: list[bytes], seconds: float) -> tuple[Receipt, bytes] | None:
+        """As _wait; meanwhile an earlier transaction of ours that the chain has lost is handed over again."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            mined = await self._wait(hashes, min(left, GAP_SECONDS))
+            if mined is not None:
+                return mined
+            try:
+                await self._mend_gap(nonce)
+            except ChainError as error:
+                self._log("rpc.error", str(error), "warning", code=error.code)
+        return None
+
+    async def _mend_gap(self, nonce: int) -> None:
+        """A reorg can throw out a transaction that was mined, and every node forget it: until it is mined again,
+        nothing with a later nonce ever is. The same bytes go out again."""
+        first = await self._chain.next_nonce(self._keys.address)
+        if first >= nonce:
+            return
+        for earlier, duty, tx_hash, raw in self._journal.transactions_between(first, nonce):
+            await self._chain.send_raw(raw)
+            self._log("tx.resent", f"sent {duty} again: the chain has lost it", "warning", tx=tx_hash, nonce=earlier)
 
     async def _lost(self, nonce: int, hashes: list[bytes]) -> bool:
         """Whether the account's transaction of this nonce is mined and is none of these."""
