@@ -47,7 +47,7 @@ def main(
             _show(report)
             sys.exit(1 if report.violations else 0)
         tally = Tally()
-        for report, tally in campaign(seed, rounds, first, step, keep_going, seconds):  # noqa: B007
+        for report, tally in campaign(seed, rounds, first, step, keep_going, seconds):
             if report.violations:
                 _show(report)
                 click.echo(f"  again: scripts/simulate --seed {seed} --scenario {report.plan.number} --trace")

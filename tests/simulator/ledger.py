@@ -17,7 +17,7 @@ from omnilytics.daemon.chain import CALL_SECONDS, Chain, ContractRefused, Head, 
 from omnilytics.peers.errors import ChainError
 from omnilytics.peers.hashing import keccak
 from tests.simulator.codec import interface
-from tests.simulator.evm import CHAIN_ID, GENESIS_TIME, Call, Evm, EvmError
+from tests.simulator.evm import CHAIN_ID, FIRST_BLOCKS, GENESIS_TIME, Call, Evm, EvmError
 from tests.simulator.life import Faults, Life
 from tests.simulator.virtual_time import VirtualLoop
 
@@ -85,9 +85,11 @@ class Ledger:
         self.on_mined: Callable[[], None] = lambda: None
         evm.reset(entropy.randbytes(32))
         first = evm.rpc("eth_getBlockByNumber", "latest", False)
-        genesis = Block(0, GENESIS_TIME, keccak(b"genesis"), 0)
-        one = Block(1, GENESIS_TIME + 1, keccak(b"one"), int(first["baseFeePerGas"], 16))
-        self.blocks = [genesis, one]
+        fee = int(first["baseFeePerGas"], 16)
+        self.blocks = [
+            Block(number, GENESIS_TIME + number, keccak(number.to_bytes(8, "big")), fee)
+            for number in range(FIRST_BLOCKS + 1)
+        ]
         self.by_name: dict[str, list[Log]] = {name: [] for name in interface().events}
 
     # ------------------------------------------------------------------ writing
@@ -109,13 +111,18 @@ class Ledger:
             if self.faults.strikes("chain_stall", self._entropy):
                 await asyncio.sleep(self._entropy.uniform(5, 40))
             if self.faults.strikes("reorg", self._entropy):
-                self.reorg(min(self._entropy.randint(1, self._entropy.choice((1, 2, 3, 6, 12))), len(self.blocks) - 3))
+                self.reorg(
+                    min(
+                        self._entropy.randint(1, self._entropy.choice((1, 2, 3, 6, 12))),
+                        len(self.blocks) - FIRST_BLOCKS - 1,
+                    )
+                )
             else:
                 self.mine(self.now())
 
     def now(self) -> int:
         """Chain time, by the virtual clock."""
-        return GENESIS_TIME + 2 + int(self._loop.now)
+        return GENESIS_TIME + FIRST_BLOCKS + 1 + int(self._loop.now)
 
     def mine(self, when: int) -> Block:
         """A block with everything that is in the mempool."""
@@ -221,7 +228,8 @@ class Ledger:
         if data not in block.views:
             asked = {"to": "0x" + self.market.hex(), "data": "0x" + data.hex()}
             try:
-                answer = self.evm.rpc("eth_call", asked, hex(block.number))
+                newest = block.number == self.blocks[-1].number
+                answer = self.evm.rpc("eth_call", asked, "latest" if newest else hex(block.number))
             except EvmError as error:
                 block.views[data] = error
             else:

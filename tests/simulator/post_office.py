@@ -159,7 +159,7 @@ class SimulatedBroker(Broker):
     def lose_connection(self) -> None:
         """The session ends without anybody's doing."""
         self._office.disconnect(self, at_once=True)
-        self._outgoing.put_nowait(("", b""))
+        self._outgoing.put_nowait(("", b"", False))
 
     def hand_over(self, where: str, payload: bytes) -> None:
         """A message reaches the process, where there still is one."""
@@ -175,7 +175,8 @@ class SimulatedBroker(Broker):
         self._log("broker.connected", "connected to the simulated broker")
         try:
             while True:
-                where, payload = await self._outgoing.get()
+                where, payload, _ = await self._outgoing.get()
+                self._outgoing.task_done()
                 self._life.check()
                 if not where:
                     raise OSError("connection lost")
