@@ -7,6 +7,7 @@ RPC becomes a ChainError that says what to do, and the callers try again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from eth_abi.abi import decode as abi_decode
+from eth_abi.exceptions import DecodingError
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import Web3Exception
 
@@ -160,28 +162,32 @@ class Chain:
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:
-            return await asyncio.wait_for(call, CALL_SECONDS)
+            answer = await asyncio.wait_for(call, CALL_SECONDS)
+            if answer is None:
+                raise ValueError("null")
+            return answer
         except TimeoutError as error:
             raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
-        except ValueError as error:
-            # Most often a proxy's page of HTML.
-            raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: its answer is not JSON") from error
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            # Most often a proxy's page of HTML, or null where there should be a block.
+            raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: it answers with nonsense") from error
 
     def _refusal(self, error: Web3Exception) -> ChainError:
         data = getattr(error, "data", None)
         if isinstance(data, dict):
             data = data.get("data")
         if isinstance(data, str) and data.startswith("0x") and len(data) >= 10:
-            raw = bytes.fromhex(data[2:])
-            item = self._error_abi.get(raw[:4])
-            if item is not None:
-                values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
-                names = [entry["name"] for entry in item["inputs"]]
-                return ContractRefused(item["name"], dict(zip(names, values, strict=True)))
+            with contextlib.suppress(ValueError, DecodingError):
+                raw = bytes.fromhex(data[2:])
+                item = self._error_abi.get(raw[:4])
+                if item is not None:
+                    values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
+                    names = [entry["name"] for entry in item["inputs"]]
+                    return ContractRefused(item["name"], dict(zip(names, values, strict=True)))
         text = str(getattr(error, "message", None) or error)
         if "revert" in text.lower():
             return ContractRefused("revert", {"reason": text})
@@ -236,7 +242,7 @@ class Chain:
         state = await self.state(task_id, block)
         if members is None:
             members = await self.members(task_id, block)
-        return TaskSnapshot(task_id, params, state, members, head.number, head.time)
+        return TaskSnapshot(task_id, params, state, members, head.number, head.time, head.number - block)
 
     async def paid_rounds(self, task_id: int) -> list[int]:
         """How often each group was paid."""

@@ -75,14 +75,17 @@ async def connection(
 
 
 async def test_an_envelope_reaches_its_receiver_and_nobody_else(broker: broker_process.Broker) -> None:
-    async with connection(broker.url, ALICE) as alice, connection(broker.url, BOB) as bob:
-        async with connection(broker.url, CAROL) as carol:
-            for number in range(50):
-                alice.broker.send(3, 7, BOB, bytes([number]) * 200)
-            await eventually(lambda: len(bob.messages) == 50)
-            assert bob.messages == [Arrived(3, 7, ALICE, bytes([number]) * 200) for number in range(50)]
-            assert carol.messages == []
-            assert alice.messages == []
+    async with (
+        connection(broker.url, ALICE) as alice,
+        connection(broker.url, BOB) as bob,
+        connection(broker.url, CAROL) as carol,
+    ):
+        for number in range(50):
+            alice.broker.send(3, 7, BOB, bytes([number]) * 200)
+        await eventually(lambda: len(bob.messages) == 50)
+        assert bob.messages == [Arrived(3, 7, ALICE, bytes([number]) * 200) for number in range(50)]
+        assert carol.messages == []
+        assert alice.messages == []
 
 
 async def test_what_is_sent_before_the_connection_stands_goes_out_then(broker: broker_process.Broker) -> None:
@@ -92,12 +95,15 @@ async def test_what_is_sent_before_the_connection_stands_goes_out_then(broker: b
 
 
 async def test_another_run_on_the_same_broker_is_not_heard(broker: broker_process.Broker) -> None:
-    async with connection(broker.url, ALICE) as alice, connection(broker.url, BOB, run=OTHER_RUN) as stranger:
-        async with connection(broker.url, BOB) as bob:
-            alice.broker.send(1, 1, BOB, b"for our bob")
-            await eventually(lambda: len(bob.messages) == 1)
-            assert stranger.messages == []
-            assert (ALICE, True) not in stranger.presence
+    async with (
+        connection(broker.url, ALICE) as alice,
+        connection(broker.url, BOB, run=OTHER_RUN) as stranger,
+        connection(broker.url, BOB) as bob,
+    ):
+        alice.broker.send(1, 1, BOB, b"for our bob")
+        await eventually(lambda: len(bob.messages) == 1)
+        assert stranger.messages == []
+        assert (ALICE, True) not in stranger.presence
 
 
 async def test_waiting_messages_are_bounded_and_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
