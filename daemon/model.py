@@ -206,7 +206,7 @@ class ModelPart:
                 pass
 
     def _send(self, snapshot: TaskSnapshot, key: str, function: str, *arguments: Any, **fields: Any) -> None:
-        if self._node.transactions.wanted(key, snapshot.block):
+        if self._node.transactions.wanted(key, snapshot.state_block):
             named: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **fields}
             self._node.transactions.submit(key, function, *arguments, **named)
 
@@ -277,7 +277,7 @@ class ModelPart:
 
     async def _open(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, params = self._node, snapshot.params
-        if not node.transactions.wanted(f"openRound {round_number}", snapshot.block):
+        if not node.transactions.wanted(f"openRound {round_number}", snapshot.state_block):
             return
         self._round_started = node.clock()
         spec = self._spec
@@ -309,7 +309,7 @@ class ModelPart:
         commit = model_commitment(base, model_key, plaintext)
         for number, part in enumerate(parts[:-1]):
             key = f"publishPart {round_number} {number}"
-            if node.transactions.wanted(key, snapshot.block):
+            if node.transactions.wanted(key, snapshot.state_block):
                 arguments = (self._task, round_number, number, part)
                 node.transactions.submit(
                     key, "publishPart", *arguments, task=self._task, round=round_number, phase="open"
@@ -527,7 +527,7 @@ class ModelPart:
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
-        if not node.transactions.wanted("withdraw", snapshot.block):
+        if not node.transactions.wanted("withdraw", snapshot.state_block):
             return
         amount = await node.chain.withdrawable(node.me, [self._task])
         if amount > 0:

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
@@ -31,6 +31,9 @@ from omnilytics.peers.owner_round import Pace
 TICK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
 MAX_BACKOFF_SECONDS = 30.0
+# A message has at most 512 bytes: the queue never holds more than some megabytes of them.
+MAX_WAITING_EVENTS = 10_000
+MAX_PRESENCES = 4096
 
 _T = TypeVar("_T")
 
@@ -132,9 +135,12 @@ class Node:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self._bug: BaseException | None = None
         self._look_again = asyncio.Event()
         self._members_changed = True
         self.online: dict[bytes, bool] = {}
+        # Messages that came faster than they could be read.
+        self.dropped = 0
 
     # ------------------------------------------------------------------ running
 
@@ -148,7 +154,14 @@ class Node:
         background: list[asyncio.Task[Any]] = []
         reason = "error"
         try:
-            await self._connect()
+            stopping = asyncio.create_task(self._stop.wait())
+            connecting = asyncio.create_task(self._connect())
+            background = [stopping, connecting]
+            await asyncio.wait({stopping, connecting}, return_when=asyncio.FIRST_COMPLETED)
+            if not connecting.done():
+                reason = "signal"
+                return
+            await connecting
             background = [
                 asyncio.create_task(coroutine)
                 for coroutine in (
@@ -159,15 +172,16 @@ class Node:
                 )
             ]
             self.log("daemon.ready", "ready")
-            stopping = asyncio.create_task(self._stop.wait())
             playing = asyncio.create_task(self._play(part))
             done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A background task never ends by itself: if one has, its error is ours.
                 if task is not stopping:
                     await task
-            reason = "finished" if playing in done else "signal"
             background += [stopping, playing]
+            if self._bug is not None:
+                raise OmniLyticsError(f"{type(self._bug).__name__} in background work") from self._bug
+            reason = "finished" if playing in done else "signal"
             with contextlib.suppress(OSError):
                 await self.broker.say_goodbye()
         except OmniLyticsError as error:
@@ -192,8 +206,6 @@ class Node:
                 raise
             except ChainError as error:
                 self.log("rpc.error", str(error), "warning", code=error.code)
-                if self._stop.is_set():
-                    raise
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
         # A local chain that was started anew has the same chain id and addresses, but another genesis.
@@ -208,8 +220,8 @@ class Node:
             self.chain.run_name,
             self.me,
             self.log,
-            self._events.put_nowait,
-            lambda address, online: self._events.put_nowait(PresenceChanged(address, online)),
+            self._hear,
+            lambda address, online: self._hear(PresenceChanged(address, online)),
         )
 
     async def _play(self, part: Part) -> None:
@@ -222,17 +234,30 @@ class Node:
                 if watching.done():
                     getting.cancel()
                     await watching
-                event = await getting
-                if isinstance(event, PresenceChanged):
-                    self.online[event.address] = event.online
-                try:
-                    await part.handle(event)
-                except ChainError as error:
-                    # Duties are looked at again with the next block; nothing is lost but time.
-                    self.log("rpc.error", str(error), "warning", code=error.code)
+                await self._handle(part, await getting)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    async def _handle(self, part: Part, event: Event) -> None:
+        if isinstance(event, PresenceChanged):
+            # The broker may name anybody it likes, any number of them: the newest are enough.
+            self.online.pop(event.address, None)
+            self.online[event.address] = event.online
+            while len(self.online) > MAX_PRESENCES:
+                del self.online[next(iter(self.online))]
+        try:
+            await part.handle(event)
+        except ChainError as error:
+            # Duties are looked at again with the next block; nothing is lost but time.
+            self.log("rpc.error", str(error), "warning", code=error.code)
+
+    def _hear(self, event: Arrived | PresenceChanged) -> None:
+        """Queues what the broker says, unless it floods us: what matters is sent again."""
+        if self._events.qsize() >= MAX_WAITING_EVENTS:
+            self.dropped += 1
+            return
+        self._events.put_nowait(event)
 
     async def _tick(self) -> None:
         while True:
@@ -241,7 +266,7 @@ class Node:
 
     async def _heartbeat(self) -> None:
         while True:
-            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped)
+            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     # ----------------------------------------------------------------- watching
@@ -271,9 +296,8 @@ class Node:
                     )
                     if members is None or now != membership or self._members_changed:
                         self._members_changed = False
-                        block = max(0, head.number - depth)
-                        members = await self.chain.members(part.task_id, block)
-                        snapshot = TaskSnapshot(part.task_id, params, state, members, head.number, head.time)
+                        members = await self.chain.members(part.task_id, snapshot.state_block)
+                        snapshot = replace(snapshot, members=members)
                         membership = now
                     seen = head.hash
                     self._events.put_nowait(SnapshotSeen(snapshot))
@@ -316,6 +340,7 @@ class Node:
             error = task.exception()
             # A bug in our own code: say it and stop rather than wait for work that never comes.
             self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
+            self._bug = error
             self._stop.set()
 
 

@@ -245,7 +245,7 @@ class OwnerPart:
         **more: Any,
     ) -> bool:
         """Queues a transaction for a duty unless it is on its way already."""
-        if not self._node.transactions.wanted(key, snapshot.block):
+        if not self._node.transactions.wanted(key, snapshot.state_block):
             return False
         fields: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **more}
         self._node.transactions.submit(key, function, *arguments, value=value, **fields)
@@ -563,7 +563,7 @@ class OwnerPart:
     async def _settle(self, snapshot: TaskSnapshot) -> None:
         node, state = self._node, snapshot.state
         key = f"settle {state.round} {state.next_chunk}"
-        if not node.transactions.wanted(key, snapshot.block):
+        if not node.transactions.wanted(key, snapshot.state_block):
             return
         if self._settling is None or self._settling[0] != state.ctx:
             opening = await node.chain.opening(self._task, state.round, snapshot.block)
@@ -579,7 +579,7 @@ class OwnerPart:
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
-        if not node.transactions.wanted("withdraw", snapshot.block):
+        if not node.transactions.wanted("withdraw", snapshot.state_block):
             return
         amount = await node.chain.withdrawable(node.me, [self._task])
         if amount > 0:

@@ -215,6 +215,13 @@ class TaskSnapshot:
     members: tuple[Member, ...]
     block: int
     time: int
+    # Blocks under `block` at which state and members were read.
+    depth: int = 0
+
+    @property
+    def state_block(self) -> int:
+        """The block whose state this is; what was mined later does not show in it."""
+        return self.block - self.depth
 
     def member(self, account: bytes) -> Member | None:
         """The member with that address, or None."""

@@ -99,7 +99,7 @@ def main(rounds: int, seed: int, owners: int) -> None:
         broker="embedded",
         chain=None,
         key_file=None,
-        depth=1,
+        depth=0,
         finality_depth=0,
         block_seconds=1,
         phase_seconds=60,

@@ -53,7 +53,7 @@ _KINDS = ", ".join(POISONS)
 @click.option("--broker", default="embedded", show_default=True, metavar="embedded|mosquitto|URL")
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="Private key that pays on that chain.")
-@click.option("--depth", type=int, default=1, show_default=True, help="Blocks between commit and post.")
+@click.option("--depth", type=int, default=0, show_default=True, help="Blocks between commit and post.")
 @click.option("--finality-depth", type=int, default=0, show_default=True, help="Blocks that daemons stay behind.")
 @click.option("--block-seconds", type=int, default=1, show_default=True, help="Slowest block time to allow for.")
 @click.option(

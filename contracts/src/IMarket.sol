@@ -27,7 +27,7 @@ interface IMarket {
         uint16 rounds; //          R
         uint8 maxEmptyRounds; //   k: so many rounds in a row without a payment, or not opened, end the task
         uint8 maxMissedRounds; //  after so many rounds without a sign of life an owner may be expelled
-        uint8 depth; //            blocks between the close of the commit phase and the first post; at least 1
+        uint8 depth; //            blocks between the close of the commit phase and the first post; 0 only where the chain cannot fork; at least 1
         uint16 blockSeconds; //    the slowest block time the deadlines allow for
         uint32 joinSeconds; //     from creation
         uint32 revealSeconds; //   from the close of joining

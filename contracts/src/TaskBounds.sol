@@ -29,7 +29,7 @@ library TaskBounds {
         _between("rounds", p.rounds, 1, type(uint16).max);
         _between("maxEmptyRounds", p.maxEmptyRounds, 1, type(uint8).max);
         _between("maxMissedRounds", p.maxMissedRounds, 1, type(uint8).max);
-        _between("depth", p.depth, 1, type(uint8).max);
+        _between("depth", p.depth, 0, type(uint8).max);
         _between("blockSeconds", p.blockSeconds, 1, 3600);
         _between("joinSeconds", p.joinSeconds, 1, MAX_SECONDS);
         _between("revealSeconds", p.revealSeconds, p.blockSeconds, MAX_SECONDS);

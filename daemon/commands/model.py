@@ -35,7 +35,7 @@ def model() -> None:
 @click.option("--batch-size", type=int, help="Rows of an owner's batch.")
 @click.option("--optimiser", help="As momentum:RATE,DECAY or sgd:RATE.")
 @click.option("--clip", type=float, help="Largest magnitude of a gradient's value (default: from own rows).")
-@click.option("--depth", type=int, default=1, show_default=True, help="Blocks between commit and post.")
+@click.option("--depth", type=int, default=0, show_default=True, help="Blocks between commit and post.")
 @click.option("--block-seconds", type=int, default=1, show_default=True, help="Slowest block time of the chain.")
 @click.option("--join-seconds", type=int, default=120, show_default=True)
 @click.option("--open-seconds", type=int, default=60, show_default=True, help="Own time to open a round.")

@@ -54,8 +54,6 @@ contract MarketSetupTest is MarketBase {
         _refused("maxEmptyRounds", 0, 1);
         p.maxMissedRounds = 0;
         _refused("maxMissedRounds", 0, 1);
-        p.depth = 0;
-        _refused("depth", 0, 1);
         p.blockSeconds = 0;
         _refused("blockSeconds", 0, 1);
         p.joinSeconds = 0;
