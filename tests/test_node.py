@@ -1,0 +1,344 @@
+"""The wiring page: one part, one queue, and an end that always says why."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omnilytics.daemon import node as node_module
+from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.config import Settings
+from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
+from omnilytics.peers.errors import ChainError, ChainMismatchError, DataError, LockError, OmniLyticsError
+from scripts import broker_process, chain_process
+from tests.local_market import LocalMarket, keys_of, open_market
+from tests.round_network import secret
+
+PATIENCE = 20.0
+ROOT = Path(__file__).resolve().parent.parent
+HOLD = """
+import sys, time
+from pathlib import Path
+from omnilytics.daemon.node import lock_home
+with lock_home(Path(sys.argv[1])):
+"""
+ME = keys_of("0x" + "42" * 32, "me")
+
+
+class Recorder:
+    """A part that remembers what it is told and does what a test wants."""
+
+    def __init__(self, task_id: int | None = None) -> None:
+        self.task_id = task_id
+        self.events: list[Event] = []
+        self.finished = False
+        self.react: Callable[[Event], Awaitable[None]] | None = None
+
+    async def prepare(self) -> None:
+        pass
+
+    async def handle(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, WorkDone):
+            await event.proceed()
+        if self.react is not None:
+            await self.react(event)
+
+    def snapshots(self) -> list[Any]:
+        return [event.snapshot for event in self.events if isinstance(event, SnapshotSeen)]
+
+
+def records(home: Path, event: str) -> list[dict[str, Any]]:
+    lines = (home / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["event"] == event]
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def playing(node: Node, part: Recorder) -> AsyncIterator["asyncio.Task[None]"]:
+    task = asyncio.create_task(node.run(part))
+    try:
+        yield task
+    finally:
+        node._stop.set()
+        await asyncio.wait({task}, timeout=PATIENCE)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, broker: broker_process.Broker) -> Settings:
+    return Settings(tmp_path / "home", "http://127.0.0.1:1", "0x" + "11" * 20, broker.url, poll_seconds=0.05)
+
+
+def on(market: LocalMarket, settings: Settings) -> Settings:
+    return replace(settings, chain=market.chain.url, market="0x" + market.chain.market.hex())
+
+
+# ---------------------------------------------------------------------- start and end
+
+
+async def test_it_plays_until_its_part_is_finished(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+
+        async def stop_after_ticks(event: Event) -> None:
+            part.finished = sum(isinstance(seen, TimePassed) for seen in part.events) >= 2
+
+        part.react = stop_after_ticks
+        await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
+        assert len(records(settings.home, "daemon.ready")) == 1
+        assert records(settings.home, "heartbeat")
+        (last,) = records(settings.home, "daemon.exit")
+        assert last["data"] == {"reason": "finished"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_in_order(
+    anvil: chain_process.Chain, settings: Settings, number: signal.Signals
+) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+        async with playing(Node(on(market, settings), ME, "owner"), part) as task:
+            await eventually(lambda: bool(part.events))
+            os.kill(os.getpid(), number)
+            await asyncio.wait_for(task, PATIENCE)
+        assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "signal"}
+
+
+async def test_a_signal_ends_it_also_while_the_rpc_is_away(settings: Settings) -> None:
+    """Exit 0, and not only after the next try."""
+    async with playing(Node(settings, ME, "owner"), Recorder()) as task:
+        await eventually(lambda: settings.log_path.exists() and len(records(settings.home, "rpc.error")) >= 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(task, PATIENCE)
+    assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "signal"}
+
+
+async def test_a_hangup_reopens_the_log(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+        async with playing(Node(on(market, settings), ME, "owner"), part):
+            await eventually(lambda: bool(part.events))
+            settings.log_path.rename(settings.home / "old.jsonl")
+            os.kill(os.getpid(), signal.SIGHUP)
+            await eventually(settings.log_path.exists)
+        assert records(settings.home, "daemon.exit")
+
+
+async def test_what_only_people_can_mend_ends_it_with_its_words(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+
+        async def fail(event: Event) -> None:
+            raise DataError("dataset has 0 rows")
+
+        part.react = fail
+        with pytest.raises(DataError):
+            await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
+        (failed,) = records(settings.home, "daemon.failed")
+        assert (failed["msg"], failed["code"]) == ("dataset has 0 rows", "data")
+        assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "error"}
+
+
+async def test_trouble_with_the_chain_does_not(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+
+        async def fail(event: Event) -> None:
+            if len(part.events) < 3:
+                raise ChainError("cannot reach RPC")
+            part.finished = True
+
+        part.react = fail
+        await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
+        assert len(records(settings.home, "rpc.error")) == 2
+
+
+# ------------------------------------------------------------------- the right chain
+
+
+async def test_a_folder_of_another_market_is_refused(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as one, open_market(anvil) as two:
+        part = Recorder()
+        part.finished = True
+        await Node(on(one, settings), ME, "owner").run(part)
+        await Node(on(one, settings), ME, "owner").run(part)
+        with pytest.raises(ChainMismatchError, match="belongs to another chain or market") as caught:
+            await Node(on(two, settings), ME, "owner").run(part)
+        assert "another --home" in caught.value.help
+        assert caught.value.exit_code == 7
+
+
+async def test_a_local_chain_that_was_started_anew_is_another_chain(
+    anvil: chain_process.Chain, settings: Settings, tmp_path: Path
+) -> None:
+    """Same chain id, same addresses, another genesis: old commitments and nonces mean nothing there."""
+    part = Recorder()
+    part.finished = True
+    async with open_market(anvil) as market:
+        await Node(on(market, settings), ME, "owner").run(part)
+        old = market.chain
+    anew = chain_process.start_anvil(tmp_path / "anew", block_time=0, accounts=40, timestamp=1_900_000_000)
+    async with anew as chain, open_market(chain) as market:
+        assert (market.chain.chain_id, market.chain.market) == (old.chain_id, old.market)
+        assert market.chain.run_name != old.run_name
+        with pytest.raises(ChainMismatchError, match="another chain or market"):
+            await Node(on(market, settings), ME, "owner").run(part)
+
+
+async def test_a_wrong_chain_id_is_refused_at_once(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        node = Node(replace(on(market, settings), chain_id=1), ME, "owner")
+        with pytest.raises(ChainMismatchError, match="config expects 1"):
+            await asyncio.wait_for(node.run(Recorder()), PATIENCE)
+
+
+# --------------------------------------------------------------------------- watching
+
+
+async def test_every_new_block_is_shown_with_members_as_they_are(
+    anvil: chain_process.Chain, settings: Settings
+) -> None:
+    async with open_market(anvil) as market:
+        await market.create()
+        part = Recorder(1)
+        async with playing(Node(on(market, settings), ME, "owner"), part):
+            await eventually(lambda: len(part.snapshots()) == 1)
+            assert part.snapshots()[0].members == ()
+            for count in (1, 2):
+                await market.join(market.owners[count])
+                await eventually(lambda count=count: len(part.snapshots()[-1].members) == count)  # type: ignore[misc]
+            seen = len(part.snapshots())
+            await asyncio.sleep(0.3)
+            assert len(part.snapshots()) == seen, "no block, no news"
+            head = await market.chain.head()
+            assert part.snapshots()[-1].block == head.number
+            assert part.snapshots()[-1].time == head.time
+
+
+async def test_with_a_finality_depth_the_state_stays_behind_the_head(
+    anvil: chain_process.Chain, settings: Settings
+) -> None:
+    async with open_market(anvil) as market:
+        await market.create()
+        await anvil.mine(5)
+        part = Recorder(1)
+        async with playing(Node(replace(on(market, settings), finality_depth=3), ME, "owner"), part):
+            await market.join(market.owners[0])
+            head = await market.chain.head()
+            await eventually(lambda: bool(part.snapshots()) and part.snapshots()[-1].block >= head.number)
+            assert part.snapshots()[-1].state.member_count == 0
+            await anvil.mine(3)
+            await eventually(lambda: part.snapshots()[-1].state.member_count == 1)
+            assert len(part.snapshots()[-1].members) == 1
+
+
+# ------------------------------------------------------------------------------- work
+
+
+async def test_work_runs_beside_the_queue_and_comes_back_through_it(
+    anvil: chain_process.Chain, settings: Settings
+) -> None:
+    async with open_market(anvil) as market:
+        part, node = Recorder(), Node(on(market, settings), ME, "owner")
+        outcomes: list[object] = []
+
+        async def proceed(outcome: object) -> None:
+            outcomes.append(outcome)
+
+        def fail() -> int:
+            raise DataError("no rows")
+
+        async with playing(node, part):
+            await eventually(lambda: bool(part.events))
+            node.in_thread(lambda: 6 * 7, proceed)
+            node.in_thread(fail, proceed)
+            await eventually(lambda: len(outcomes) == 2)
+        numbers = [outcome for outcome in outcomes if isinstance(outcome, int)]
+        errors = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
+        assert (numbers, len(errors)) == ([42], 1)
+
+
+async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part, node = Recorder(), Node(on(market, settings), ME, "owner")
+
+        async def proceed(_: object) -> None:
+            pass
+
+        async with playing(node, part) as task:
+            await eventually(lambda: bool(part.events))
+            node.in_thread(lambda: 1 // 0, proceed)
+            with pytest.raises(OmniLyticsError, match="ZeroDivisionError in background work"):
+                await asyncio.wait_for(task, PATIENCE)
+        assert records(settings.home, "daemon.bug")
+        assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "error"}
+
+
+async def test_a_flood_from_the_broker_does_not_grow_without_bound(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "MAX_WAITING_EVENTS", 10)
+    monkeypatch.setattr(node_module, "MAX_PRESENCES", 5)
+    node = Node(settings, ME, "owner")
+    for number in range(100):
+        node._hear(Arrived(1, 1, number.to_bytes(20, "big"), b"x"))
+    assert node._events.qsize() == 10
+    assert node.dropped == 90
+    for number in range(100):
+        await node._handle(Recorder(), PresenceChanged(number.to_bytes(20, "big"), True))
+    assert list(node.online) == [number.to_bytes(20, "big") for number in range(95, 100)]
+
+
+async def test_the_log_never_shows_the_keys(settings: Settings) -> None:
+    node = Node(settings, ME, "owner")
+    node.log("a", ME.secrets()[0].hex(), seed=ME.secrets()[1], other=secret("no secret"))
+    text = settings.log_path.read_text(encoding="utf-8")
+    for value in ME.secrets():
+        assert value.hex() not in text
+
+
+# ------------------------------------------------------------------------------- lock
+
+
+def test_a_folder_is_held_by_one_process_which_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with lock_home(home):
+        assert home.stat().st_mode & 0o777 == 0o700
+        with (
+            pytest.raises(LockError, match=f"data directory {home} in use by pid {os.getpid()}") as caught,
+            lock_home(home),
+        ):
+            pass
+        assert caught.value.exit_code == 8
+        program = HOLD + "    pass"
+        told = subprocess.run([sys.executable, "-c", program, str(home)], capture_output=True, text=True, timeout=60)
+        assert f"in use by pid {os.getpid()}" in told.stderr
+    with lock_home(home):
+        assert (home / "lock").read_text() == str(os.getpid())
+
+
+def test_a_lock_dies_with_its_holder(tmp_path: Path) -> None:
+    program = HOLD + "    print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(LockError, match=f"pid {holder.pid}"), lock_home(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        with lock_home(tmp_path):
+            pass
