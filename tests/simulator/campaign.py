@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.simulator.evm import Evm
-from tests.simulator.plan import make_plan
+from tests.simulator.plan import Plan, make_plan
 from tests.simulator.scenario import Report, run_scenario
 
 # anvil starts in a tenth of a second; with one for each scenario no scenario depends on those before it.
@@ -72,10 +72,15 @@ def campaign(
             evm.close()
 
 
-def replay(seed: int, number: int, trace: Callable[[str], None] | None, profile: str | None = None) -> Report:
-    """One scenario again."""
+def play(plan: Plan, trace: Callable[[str], None] | None = None) -> Report:
+    """One scenario on an EVM of its own."""
     evm = Evm()
     try:
-        return run_scenario(make_plan(seed, number, profile), evm, Counter(), trace)
+        return run_scenario(plan, evm, Counter(), trace)
     finally:
         evm.close()
+
+
+def replay(seed: int, number: int, trace: Callable[[str], None] | None, profile: str | None = None) -> Report:
+    """One scenario again."""
+    return play(make_plan(seed, number, profile), trace)

@@ -35,7 +35,7 @@ class Life:
                 action()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Rates:
     """How likely what is, each time; 0 is never."""
 

@@ -213,3 +213,13 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
     if everything:
         draft.rates = {name: rate / 3 for name, rate in draft.rates.items()}
     return replace(plan, rates=Rates(**draft.rates), roles=roles, model_role=model_role, absences=absences)
+
+
+def small_plan(seed: int, profile: str) -> Plan:
+    """The first scenario of a profile that is quickly played, but played: at most 12 owners and 5 rounds."""
+    for number in range(10_000):
+        plan = make_plan(seed, number, profile)
+        quorum = plan.params.group_size * plan.params.minimum_groups
+        if quorum <= plan.owner_count <= 12 and plan.params.rounds <= 5:
+            return plan
+    raise AssertionError("no small scenario")
