@@ -20,7 +20,7 @@ from eth_abi.exceptions import DecodingError
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import Web3Exception
 
-from omnilytics.peers.errors import ChainError, ChainMismatchError
+from omnilytics.peers.errors import ChainError, ChainMismatchError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
     Member,
@@ -257,7 +257,15 @@ class Chain:
         return int(await self._view("credits", _checksum(account)))
 
     async def escrow_required(self, params: TaskParams) -> tuple[int, int]:
-        """Wei that createTask wants: (reward, settlement pot). Raises ContractRefused for bad parameters."""
+        """Wei that createTask wants: (reward, settlement pot).
+
+        Raises ContractRefused for bad parameters, ParameterError for numbers that their fields cannot hold.
+        """
+        described = self._contract.get_function_by_name("escrowRequired").abi["inputs"][0]
+        for entry, value in zip(described["components"], params_tuple(params), strict=True):
+            kind = entry["type"]
+            if kind.startswith("uint") and not 0 <= value < 2 ** int(kind.removeprefix("uint")):
+                raise ParameterError(f"{entry['name']} = {value} does not fit its field ({kind})")
         reward, pot = await self._view("escrowRequired", params_tuple(params))
         return reward, pot
 

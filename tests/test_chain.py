@@ -180,7 +180,7 @@ async def test_bad_parameters_are_named_with_their_bound(anvil: chain_process.Ch
             ({"max_groups": 2}, "maxGroups"),
             ({"max_magnitude": 5462}, "maxMagnitude"),
             ({"chunk_words": 0}, "chunkWords"),
-            ({"depth": 0}, "depth"),
+            ({"rounds": 0}, "rounds"),
         ):
             with pytest.raises(ContractRefused, match=name) as caught:
                 await market.chain.escrow_required(replace(PARAMS, **changes))  # type: ignore[arg-type]
