@@ -118,7 +118,7 @@ class Broker:
                 pause = 0.2
             self.connected.clear()
             await asyncio.sleep(pause)
-            pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+            pause = min(pause * 1.5, MAX_BACKOFF_SECONDS)
 
     async def _session(self) -> None:
         where = self._address_of_broker

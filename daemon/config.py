@@ -27,7 +27,7 @@ class Settings:
     gas_tip: int = 10**9
     poll_seconds: float = 0.2
     resend_seconds: float = 1.0
-    away_grace_seconds: float = 2.0
+    away_grace_seconds: float = 3.0
     patience_seconds: float = 20.0
     verbose: bool = False
 

@@ -138,7 +138,8 @@ class Node:
         self._bug: BaseException | None = None
         self._look_again = asyncio.Event()
         self._members_changed = True
-        self.online: dict[bytes, bool] = {}
+        # Who the broker says is there or away, and since when we know.
+        self.online: dict[bytes, tuple[bool, float]] = {}
         # Messages that came faster than they could be read.
         self.dropped = 0
 
@@ -242,8 +243,8 @@ class Node:
     async def _handle(self, part: Part, event: Event) -> None:
         if isinstance(event, PresenceChanged):
             # The broker may name anybody it likes, any number of them: the newest are enough.
-            self.online.pop(event.address, None)
-            self.online[event.address] = event.online
+            online, since = self.online.pop(event.address, (None, 0.0))
+            self.online[event.address] = event.online, since if online == event.online else self.clock()
             while len(self.online) > MAX_PRESENCES:
                 del self.online[next(iter(self.online))]
         try:

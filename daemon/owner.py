@@ -326,8 +326,8 @@ class OwnerPart:
             keys, opening, group, position, model_owner, mates, node.pace, node.clock(), node.entropy
         )
         await self._perform(effects)
-        for address, online in node.online.items():
-            await self._step(owner_round.PresenceSeen(address, online, node.clock()))
+        for address, (online, since) in node.online.items():
+            await self._step(owner_round.PresenceSeen(address, online, since))
         early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
         for arrived in early:
             await self._arrived(arrived)

@@ -35,6 +35,7 @@ from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
 
 Entropy = Callable[[int], bytes]
 _EMPTY: Mapping[bytes, bytes] = MappingProxyType({})
+_EMPTY_TIMES: Mapping[bytes, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Pace:
     """How patient an owner is, in seconds of its own clock."""
 
     resend: float = 1.0
-    # A mate whose daemon is known to be away is waited for this long from the opening of the round.
-    away_grace: float = 2.0
+    # A mate that is known to be away is waited for this long since that became known: when a broker returns,
+    # everybody seems away for a moment.
+    away_grace: float = 3.0
     # Nobody, the model owner included, is waited for longer than this.
     patience: float = 20.0
 
@@ -202,7 +204,8 @@ class OwnerRound:
     hellos: Mapping[bytes, bytes] = field(default_factory=lambda: _EMPTY)
     seeds: Mapping[bytes, bytes] = field(default_factory=lambda: _EMPTY, repr=False)
     agreed: frozenset[bytes] = frozenset()
-    away: frozenset[bytes] = frozenset()
+    # Since when each peer is known to be away.
+    away: Mapping[bytes, float] = field(default_factory=lambda: _EMPTY_TIMES)
     pad_seed: bytes | None = field(default=None, repr=False)
     model_key: bytes | None = field(default=None, repr=False)
     quantised: NDArray[np.int64] | None = field(default=None, repr=False)
@@ -246,12 +249,13 @@ def step(state: OwnerRound, event: OwnerInput, entropy: Entropy) -> tuple[OwnerR
     match event:
         case EnvelopeReceived():
             return _received(state, event, entropy)
-        case PresenceSeen(address, online):
-            # The broker may name anybody it likes: only peers are worth remembering.
+        case PresenceSeen(address, online, now):
             if state.peer(address) is None:
                 return state, []
-            away = state.away - {address} if online else state.away | {address}
-            return replace(state, away=away), []
+            away = {other: since for other, since in state.away.items() if other != address}
+            if not online:
+                away[address] = state.away.get(address, now)
+            return replace(state, away=MappingProxyType(away)), []
         case UpdateReady(quantised):
             # No model key: nobody can have trained on the model yet.
             if state.stage is not OwnerStage.SEEDING or state.model_key is None or state.quantised is not None:
@@ -408,8 +412,13 @@ def _tick(state: OwnerRound, now: float, entropy: Entropy) -> tuple[OwnerRound, 
         return state, []
     missing = state.missing()
     waited = now - state.opened_at
-    gone = [address for address in missing if address in state.away]
-    if (gone and waited >= state.pace.away_grace) or (missing and waited >= state.pace.patience):
+    # At least one hello has been sent again before anybody is given up.
+    gone = [
+        address
+        for address in missing
+        if address in state.away and now - state.away[address] >= state.pace.away_grace and waited >= state.pace.resend
+    ]
+    if gone or (missing and waited >= state.pace.patience):
         blamed = tuple(gone) if gone else missing
         return _move(state, Cause.GAVE_UP), [DeclareSitOut("waited in vain for peers of this round", blamed)]
     if now < state.next_resend:
