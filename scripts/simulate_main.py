@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from tests.simulator.campaign import Tally, campaign, replay
+from tests.simulator.campaign import RPC_FAULTS, WRITE_FAULTS, Tally, campaign, one_fault_each, one_reorg_each, replay
 from tests.simulator.plan import PROFILES
 from tests.simulator.scenario import Report
 
@@ -22,6 +22,9 @@ from tests.simulator.scenario import Report
 @click.option("--trace", is_flag=True, help="With --scenario: show all logs and blocks, in virtual seconds.")
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first scenario.")
 @click.option("--step", type=click.IntRange(1), default=1, show_default=True, help="Play every so manieth: to share.")
+@click.option("--every-write", is_flag=True, help="One small task: each journal write fails once, in every way.")
+@click.option("--every-call", type=click.IntRange(1), metavar="N", help="The same: every Nth RPC call fails once.")
+@click.option("--every-reorg", type=click.IntRange(1, 32), metavar="DEPTH", help="One reorg, each depth and phase.")
 @click.option("--keep-going", is_flag=True, help="Go on after a scenario in which something broke.")
 @click.option("--seconds", type=float, help="Stop when so much real time is over.")
 def main(
@@ -32,6 +35,9 @@ def main(
     trace: bool,
     first: int,
     step: int,
+    every_write: bool,
+    every_call: int | None,
+    every_reorg: int | None,
     keep_going: bool,
     seconds: float | None,
 ) -> None:
@@ -40,6 +46,8 @@ def main(
     \b
     scripts/simulate --rounds 10000 --seed 1            the long run
     scripts/simulate --seed 1 --scenario 17 --trace     one scenario again, with everything that happened
+    scripts/simulate --every-write                      kill -9, torn write, full disk at every journal write
+    scripts/simulate --every-reorg 32                   a reorg of every depth in every phase
     """
     try:
         if scenario is not None:
@@ -47,11 +55,20 @@ def main(
             _show(report)
             sys.exit(1 if report.violations else 0)
         tally = Tally()
-        for report, tally in campaign(seed, rounds, first, step, keep_going, seconds):
+        if every_write:
+            played = one_fault_each(seed, WRITE_FAULTS)
+        elif every_call is not None:
+            played = one_fault_each(seed, RPC_FAULTS, every_call)
+        elif every_reorg is not None:
+            played = one_reorg_each(seed, range(1, every_reorg + 1))
+        else:
+            played = campaign(seed, rounds, first, step, keep_going, seconds)
+        for report, tally in played:
             if report.violations:
                 _show(report)
-                click.echo(f"  again: scripts/simulate --seed {seed} --scenario {report.plan.number} --trace")
-            if tally.scenarios % 10 == 0:
+                if report.plan.profile in PROFILES:
+                    click.echo(f"  again: scripts/simulate --seed {seed} --scenario {report.plan.number} --trace")
+            if tally.scenarios % 20 == 0:
                 click.echo(
                     f"{tally.rounds} rounds, {tally.scenarios} scenarios, {len(tally.failures)} broken, "
                     f"{tally.seconds:.0f} s, {tally.rounds / tally.seconds:.2f} rounds/s"

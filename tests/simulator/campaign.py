@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from tests.simulator.evm import Evm
-from tests.simulator.plan import Plan, make_plan
+from tests.simulator.plan import Plan, make_plan, small_plan
 from tests.simulator.scenario import Report, run_scenario
 
 # anvil starts in a tenth of a second; with one for each scenario no scenario depends on those before it.
@@ -72,11 +72,49 @@ def campaign(
             evm.close()
 
 
-def play(plan: Plan, trace: Callable[[str], None] | None = None) -> Report:
+WRITE_FAULTS = ("crash_before_write", "crash_after_write", "crash_torn_write", "disk_full", "fsync_error")
+RPC_FAULTS = ("rpc_error", "rpc_timeout", "transaction_lost", "transaction_late", "transaction_answer_lost")
+REORG_PLACES = ("joining", "revealing", "drawing", "idle", "commit", "post", "settle", "ended")
+
+
+def one_fault_each(seed: int, kinds: Sequence[str], stride: int = 1) -> Iterator[tuple[Report, Tally]]:
+    """The same small task again and again: each kind of fault at the first, second, .. Nth occasion of an owner, then
+    of the model owner, until there are no more occasions."""
+    plan, tally, started = small_plan(seed, "calm"), Tally(), time.monotonic()
+    for name in ("owner-00", "model"):
+        for kind in kinds:
+            nth = 1
+            while True:
+                counters: Counter[str] = Counter()
+                appointed = replace(plan, profile="one fault", appointed=(name, kind, nth))
+                report = play(appointed, counters=counters)
+                if not counters[kind.replace("_", " ")]:
+                    break
+                tally.counters += counters
+                tally.add(report)
+                tally.seconds = time.monotonic() - started
+                yield report, tally
+                nth += stride
+
+
+def one_reorg_each(seed: int, depths: Sequence[int]) -> Iterator[tuple[Report, Tally]]:
+    """The same small task again and again: one reorg of each depth in each phase."""
+    plan, tally, started = small_plan(seed, "calm"), Tally(), time.monotonic()
+    for place in REORG_PLACES:
+        for depth in depths:
+            finality = (0, 1, 3)[depth % 3]
+            appointed = replace(plan, profile="one reorg", appointed_reorg=(place, depth), finality_depth=finality)
+            report = play(appointed, counters=tally.counters)
+            tally.add(report)
+            tally.seconds = time.monotonic() - started
+            yield report, tally
+
+
+def play(plan: Plan, trace: Callable[[str], None] | None = None, counters: Counter[str] | None = None) -> Report:
     """One scenario on an EVM of its own."""
     evm = Evm()
     try:
-        return run_scenario(plan, evm, Counter(), trace)
+        return run_scenario(plan, evm, Counter() if counters is None else counters, trace)
     finally:
         evm.close()
 

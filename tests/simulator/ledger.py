@@ -13,9 +13,10 @@ import rlp  # type: ignore[import-untyped]
 from eth_abi.abi import decode as abi_decode
 from eth_utils.address import to_checksum_address
 
-from omnilytics.daemon.chain import CALL_SECONDS, Chain, ContractRefused, Head, Receipt
+from omnilytics.daemon.chain import CALL_SECONDS, Chain, ContractRefused, Head, Receipt, RpcAnswered, params_tuple
 from omnilytics.peers.errors import ChainError
 from omnilytics.peers.hashing import keccak
+from omnilytics.peers.market import TaskParams
 from tests.simulator.codec import interface
 from tests.simulator.evm import CHAIN_ID, FIRST_BLOCKS, GENESIS_TIME, Call, Evm, EvmError
 from tests.simulator.life import Faults, Life
@@ -314,7 +315,7 @@ class ChainView(Chain):
                 )
         if "revert" in str(error).lower():
             return ContractRefused("revert", {"reason": str(error)})
-        return ChainError(f"RPC {self.url} answered with an error: {error}")
+        return RpcAnswered(f"RPC {self.url} answered with an error: {error}")
 
     # ------------------------------------------------------------------ reading
 
@@ -343,6 +344,10 @@ class ChainView(Chain):
             return self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
         except EvmError as error:
             raise self._refused(error) from error
+
+    async def escrow_required(self, params: TaskParams) -> tuple[int, int]:
+        reward, pot = await self._view("escrowRequired", params_tuple(params))
+        return reward, pot
 
     async def balance(self, account: bytes) -> int:
         await self._travel()

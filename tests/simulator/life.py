@@ -73,12 +73,20 @@ class Faults:
         self.rates = rates
         self.counters = counters
         self.active = True
+        # Faults that come at the Nth occasion of one participant: (name, kind) to N.
+        self.appointed: dict[tuple[str, str], int] = {}
+        self._occasions: Counter[tuple[str, str]] = Counter()
         # The last moment, of the virtual clock, at which each participant was touched by a fault.
         self.touched: dict[str, float] = {}
         self.clock: Callable[[], float] = lambda: 0.0
 
     def strikes(self, kind: str, entropy: random.Random, whom: str = "") -> bool:
         """Rolls the dice for a fault of this kind, and counts it."""
+        if (whom, kind) in self.appointed:
+            self._occasions[whom, kind] += 1
+            if self._occasions[whom, kind] == self.appointed[whom, kind]:
+                self.count(kind, whom)
+                return True
         if not self.active:
             return False
         rate: float = getattr(self.rates, kind)

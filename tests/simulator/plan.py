@@ -72,8 +72,12 @@ class Plan:
     model_role: tuple[str, int] | None
     # By participant's index (-1: the model owner): the step, the round and for how many seconds it is away.
     absences: dict[int, tuple[str, int, float]]
-    calm_rounds: int = 2
+    calm_rounds: int = 3
     planted: str = ""
+    # One fault at one occasion: (participant, kind, at the Nth occasion).
+    appointed: tuple[str, str, int] | None = None
+    # One reorg: (phase or status at which it comes, depth).
+    appointed_reorg: tuple[str, int] | None = None
 
     def entropy(self, purpose: str) -> random.Random:
         """An independent source for each purpose, so that one more draw here changes nothing there."""
@@ -93,6 +97,10 @@ class Plan:
             f"{'model owner' if index < 0 else f'owner {index}'} away {away:.0f} s at {step} of round {at}"
             for index, (step, at, away) in self.absences.items()
         ]
+        if self.appointed is not None:
+            roles.append(f"{self.appointed[1]} number {self.appointed[2]} at {self.appointed[0]}")
+        if self.appointed_reorg is not None:
+            roles.append(f"reorg of depth {self.appointed_reorg[1]} while {self.appointed_reorg[0]}")
         return (
             f"scenario {self.number} ({self.profile}): {self.owner_count} owners, groups of {p.group_size}, "
             f"f={p.faulty_groups}, d={p.value_count}, {p.lane_bits} bits, {p.rounds} rounds, depth {p.depth}, "
@@ -118,7 +126,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     profile = profile or PROFILES[number % len(PROFILES)]
     group_size = entropy.choice((3, 3, 3, 4, 4, 5, 6, 8))
     groups = entropy.randint(3, max(3, 24 // group_size)) if group_size < 8 else 3
-    faulty = entropy.randint(0, (groups - 3) // 2)
+    faulty = entropy.choice((0, 0, 0, (groups - 3) // 2))
     capacity = groups * group_size
     # A few tasks find too few owners, or a number that the group size does not divide.
     owners = capacity - (entropy.randint(1, capacity - 5) if entropy.random() < 0.12 else 0)
@@ -189,10 +197,10 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
         draft.some("message_injected", "presence_forged", most=0.05)
         draft.some("partition", "broker_down", most=0.02)
     if profile == "crashes" or everything:
-        draft.some("crash_before_write", "crash_after_write", "crash_torn_write", most=0.02)
-        draft.some("kill", most=0.05)
+        draft.some("crash_before_write", "crash_after_write", "crash_torn_write", most=0.006)
+        draft.some("kill", most=0.04)
     if profile == "disk" or everything:
-        draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.02)
+        draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.006)
     if profile == "reorgs" or everything:
         draft.some("reorg", most=0.08)
         draft.some("chain_stall", most=0.01)

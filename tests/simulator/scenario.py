@@ -36,7 +36,7 @@ from omnilytics.peers.market import MemberStatus, Outcome, RoundPhase, TaskState
 from tests.simulator.actors import Stage, model_class, owner_class, owner_gradient
 from tests.simulator.codec import interface
 from tests.simulator.disk import FaultyJournal
-from tests.simulator.evm import Evm
+from tests.simulator.evm import FIRST_BLOCKS, Evm
 from tests.simulator.invariants import Monitor
 from tests.simulator.ledger import Block, ChainView, Ledger
 from tests.simulator.life import CrashedError, Faults, Life
@@ -47,6 +47,14 @@ from tests.simulator.virtual_time import VirtualLoop
 ETHER = 10**18
 # So long after the latest moment at which a task can end, everybody must be done.
 GRACE_SECONDS = 400.0
+# Longer than the longest pause between two attempts of a daemon at anything.
+READY_SECONDS = 35.0
+_COUNTED_LOGS = frozenset(
+    (
+        *("broker.lost", "message.dropped", "round.missed", "round.sat-out", "rpc.error", "tx.resent", "tx.reverted"),
+        *("tx.bumped", "tx.refused", "train.refused", "logs.incomplete", "daemon.failed"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ class Participant:
     role: str
     entropy: random.Random
     make_part: Callable[[Participant, Node], Part]
+    # Its clock runs this much too fast.
+    drift: float = 1.0
     lives: int = 0
     done: bool = False
     # Seconds until it comes back after its next death; None: never.
@@ -124,7 +134,8 @@ class Participant:
             world.trace(f"{self.name:<10} {event:<18} {msg} {shown or ''}")
         if event in ("daemon.bug", "krum.disagreement"):
             world.monitor.fail("no bugs", f"{self.name}: {event}: {msg}")
-        world.counters[f"log: {event}"] += 1
+        if event in _COUNTED_LOGS:
+            world.counters[f"log: {event}"] += 1
 
     async def live(self) -> None:
         """Lives, dies and lives again until everything is done."""
@@ -198,7 +209,7 @@ class Participant:
             broker=functools.partial(SimulatedBroker, office=world.office, life=life),
             journal=lambda path: world.journal_class(path, life, world.faults, self.entropy),
             log=lambda path, role, peer, terminal: SimulatedLogger(path, role, peer, terminal, self),
-            clock=world.loop.time,
+            clock=lambda: world.loop.time() * self.drift + 1000.0 * self.index,
             entropy=self.entropy.randbytes,
             signals=False,
         )
@@ -230,6 +241,12 @@ class World:
         self.trace = (lambda text: trace(f"{self.loop.now:9.3f} {text}")) if trace is not None else None
         self.faults = Faults(plan.rates, counters)
         self.faults.clock = self.loop.time
+        if plan.appointed is not None:
+            name, kind, nth = plan.appointed
+            self.faults.appointed[name, kind] = nth
+        # By round: who was in good order when it opened.
+        self.ready: dict[int, set[str]] = {}
+        self._reorg_due = plan.appointed_reorg
         self.ledger = Ledger(evm, self.loop, plan.entropy("chain"), self.faults, plan.params.block_seconds)
         self.office = PostOffice(self.loop, plan.entropy("broker"), self.faults)
         self.over = False
@@ -258,6 +275,7 @@ class World:
         role = "model" if index < 0 else "owner"
         home = self.folder / name
         person = Participant(self, name, index, keys, home, Life(name), role, entropy, make)
+        person.drift = entropy.uniform(0.9, 1.1)
         self.people.append(person)
         self.ledger.fund(keys.address, 1000 * ETHER)
         monitor = self.monitor
@@ -411,10 +429,29 @@ class World:
         opened = self.ledger.by_name["RoundOpened"]
         newest = opened[-1].arguments["round"] if opened else 0
         rounds, calm = self.plan.params.rounds, self.plan.calm_rounds
+        if any(log.name == "RoundOpened" for log in block.logs) and self.calm_from is not None:
+            self.ready[newest] = {person.name for person in self.people if self._is_ready(person)}
+        if self._reorg_due is not None:
+            self._reorg_when_due(*self._reorg_due)
         if self.faults.active and (newest > rounds - calm or self.loop.now > 0.6 * self._longest()):
             self.faults.active = False
-            self.faults.touch("")
+            self._heal()
             self.calm_from = newest + 1
+
+    def _is_ready(self, person: Participant) -> bool:
+        """Alive, connected, and without any trouble for longer than the longest backoff."""
+        connected = person.node is not None and person.life.alive and person.node.broker.connected.is_set()
+        return connected and not self.faults.touched_since(person.name, self.loop.now - READY_SECONDS)
+
+    def _reorg_when_due(self, where: str, depth: int) -> None:
+        state = self.state()
+        if state is None or len(self.ledger.blocks) <= FIRST_BLOCKS + depth:
+            return
+        place = state.phase.name if state.status is TaskStatus.RUNNING else state.status.name
+        if place.lower() == where:
+            self._reorg_due = None
+            self.faults.touch("")
+            self.loop.call_later(0.5, self.ledger.reorg, depth)
 
     # ---------------------------------------------------------------------- end
 
@@ -526,19 +563,21 @@ class World:
                 )
         if plan.model_role is not None or self.calm_from is None:
             return
-        gone = {monitor.names[a] for a in monitor.hostile} | {p.name for p in self.people if p.away is None}
+        gone = {monitor.names[a] for a in monitor.hostile}
         groups: dict[int, set[str]] = {}
         for member in ledger.read("getMembers", 1):
             if member[2] != 255 and MemberStatus(member[3]) in (MemberStatus.SEATED, MemberStatus.OUT):
                 groups.setdefault(member[2] // plan.params.group_size, set()).add(monitor.name(member[0]))
         for opened in ledger.by_name["RoundOpened"]:
             number, playable = opened.arguments["round"], bits(opened.arguments["playable"])
-            if number <= self.calm_from or number not in endings:
+            ready = self.ready.get(number, set())
+            if number not in endings or "model" not in ready:
                 continue
-            fine = [g for g in playable if not groups[g] & gone]
+            fine = [g for g in playable if groups[g] <= ready - gone]
             complete = monitor._complete(number)
             if len(fine) < plan.params.minimum_groups:
                 continue
+            self.counters["groups that had to be back, and were"] += len(fine)
             monitor.require(
                 set(fine) <= set(complete),
                 "who is back joins the next round",
