@@ -72,7 +72,7 @@ class Plan:
     model_role: tuple[str, int] | None
     # By participant's index (-1: the model owner): the step, the round and for how many seconds it is away.
     absences: dict[int, tuple[str, int, float]]
-    calm_rounds: int = 3
+    calm_rounds: int = 4
     planted: str = ""
     # One fault at one occasion: (participant, kind, at the Nth occasion).
     appointed: tuple[str, str, int] | None = None
@@ -150,7 +150,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
         max_magnitude=magnitude,
         value_count=count,
         chunk_words=chunk_words,
-        rounds=entropy.randint(4, 8),
+        rounds=entropy.randint(5, 8),
         max_empty_rounds=entropy.randint(2, 4),
         max_missed_rounds=entropy.randint(1, 4),
         depth=depth,

@@ -49,6 +49,8 @@ ETHER = 10**18
 GRACE_SECONDS = 400.0
 # Longer than the longest pause between two attempts of a daemon at anything.
 READY_SECONDS = 35.0
+# The same where nothing has failed at which a daemon tries again with growing pauses.
+QUICKLY_READY_SECONDS = 8.0
 _COUNTED_LOGS = frozenset(
     (
         *("broker.lost", "message.dropped", "round.missed", "round.sat-out", "rpc.error", "tx.resent", "tx.reverted"),
@@ -209,7 +211,7 @@ class Participant:
             broker=functools.partial(SimulatedBroker, office=world.office, life=life),
             journal=lambda path: world.journal_class(path, life, world.faults, self.entropy),
             log=lambda path, role, peer, terminal: SimulatedLogger(path, role, peer, terminal, self),
-            clock=lambda: world.loop.time() * self.drift + 1000.0 * self.index,
+            clock=lambda: world.loop.time() * self.drift + 1000.0 * (self.index + 2),
             entropy=self.entropy.randbytes,
             signals=False,
         )
@@ -217,7 +219,7 @@ class Participant:
             self.home,
             market="0x" + world.ledger.market.hex(),
             finality_depth=world.plan.finality_depth,
-            poll_seconds=0.4,
+            poll_seconds=0.8,
             patience_seconds=world.plan.patience,
         )
         return Node(settings, self.keys, self.role, surroundings)
@@ -441,7 +443,10 @@ class World:
     def _is_ready(self, person: Participant) -> bool:
         """Alive, connected, and without any trouble for longer than the longest backoff."""
         connected = person.node is not None and person.life.alive and person.node.broker.connected.is_set()
-        return connected and not self.faults.touched_since(person.name, self.loop.now - READY_SECONDS)
+        rates = self.plan.rates
+        patient = rates.rpc_error or rates.rpc_timeout or rates.broker_down or rates.transaction_answer_lost
+        pause = READY_SECONDS if patient else QUICKLY_READY_SECONDS
+        return connected and not self.faults.touched_since(person.name, self.loop.now - pause)
 
     def _reorg_when_due(self, where: str, depth: int) -> None:
         state = self.state()
