@@ -8,6 +8,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from omnilytics.peers.errors import ConfigurationError
 
@@ -42,6 +43,20 @@ class Settings:
         if len(address) != 20:
             raise ConfigurationError(f"market address '{self.market}' is not 0x and 40 hex digits", help="set --market")
         return address
+
+    @property
+    def chain_url(self) -> str:
+        """The RPC's address. Raises ConfigurationError, without showing it: providers put keys in it."""
+        try:
+            parts = urlsplit(self.chain)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            good = False
+        if not good:
+            raise ConfigurationError(
+                "the chain URL is not of the form http://host:port", help="use http://host:8545, or https://"
+            )
+        return self.chain
 
     @property
     def journal_path(self) -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
@@ -82,7 +83,8 @@ def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
 
 
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
-    _ = settings.market_address
+    # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
+    _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
     return Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
 
 

@@ -26,7 +26,7 @@ def init(home: Path, light: bool) -> None:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     password_path = home / "password"
     password = secrets.token_urlsafe(24)
-    if (home / "keys" / "account.json").exists():
+    if any((home / "keys" / name).exists() for name in ("account.json", "box.json")):
         raise KeyFileError(f"{home} has keys already", help="use another --home, or the keys that are there")
     handle = os.open(password_path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400)
     with os.fdopen(handle, "w", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ def tasks(as_json: bool, **options: Any) -> None:
 async def _read(settings: Any) -> list[dict[str, Any]]:
     from omnilytics.daemon.chain import Chain
 
-    chain = Chain(settings.chain, settings.market_address)
+    chain = Chain(settings.chain_url, settings.market_address)
     try:
         await chain.connect(settings.chain_id)
         head = await chain.head()
