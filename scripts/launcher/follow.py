@@ -33,8 +33,12 @@ class LogReader:
         self._position += len(whole)
         for line in whole.splitlines():
             try:
-                yield json.loads(line)
+                record = json.loads(line)
             except ValueError:
+                record = None
+            if isinstance(record, dict) and "event" in record:
+                yield record
+            else:
                 self.bad_lines += 1
 
 

@@ -43,11 +43,12 @@ def money_lines(summary: dict[str, Any]) -> list[str]:
     parts = [summary[name] for name in ("paid_wei", "settlement_wei", "refunded_wei", "locked_wei")]
     stakes_in, stakes_out, slashed = (summary[f"{name}_wei"] for name in ("stakes_in", "stakes_out", "slashed"))
     compensation, burned = summary["compensation_wei"], summary["burned_wei"]
+    held = stakes_in - stakes_out - slashed
     return [
         f"escrow {escrow} wei = paid {parts[0]} + settlement {parts[1]} + refunded {parts[2]} + locked {parts[3]}"
         + ("" if escrow == sum(parts) else "   DOES NOT ADD UP"),
         f"stakes in {stakes_in} wei = stakes out {stakes_out} + slashed {slashed}"
-        + ("" if stakes_in == stakes_out + slashed else f" + held {stakes_in - stakes_out - slashed}"),
+        + (f" + held {held}" if held > 0 else "" if held == 0 else "   DOES NOT ADD UP"),
         f"slashed {slashed} wei = compensation {compensation} + burned {burned}"
         + ("" if slashed == compensation + burned else "   DOES NOT ADD UP"),
     ]

@@ -1,0 +1,331 @@
+"""The testbed's own parts: its options, how it reads logs, and that its tables tell the truth."""
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnilytics.peers.errors import ConfigurationError
+from scripts.launcher.follow import LogReader, Progress
+from scripts.launcher.options import Kill, TestbedOptions, parse_kill
+from scripts.launcher.participants import load_data, model_arguments, network_arguments, owner_seed
+from scripts.launcher.summary import Story
+from scripts.launcher.tables import money_lines, owner_table, report, round_table
+from tests.adversaries.poisons import PoisonOrder
+
+OPTIONS = TestbedOptions(
+    owners=18,
+    group_size=3,
+    faulty=1,
+    rounds=5,
+    model="softmax",
+    data=None,
+    label=None,
+    skew=10.0,
+    seed=0,
+    batch_size=None,
+    optimiser=None,
+    lane_bits=16,
+    strict=False,
+    rate=10**15,
+    broker="embedded",
+    chain=None,
+    key_file=None,
+    depth=1,
+    finality_depth=0,
+    block_seconds=1,
+    phase_seconds=60,
+    verify=False,
+)
+
+# ------------------------------------------------------------------------- options
+
+
+def test_the_defaults_are_fine() -> None:
+    OPTIONS.check()
+    assert OPTIONS.groups == 6
+    assert replace(OPTIONS, owners=20).groups == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"group_size": 2}, "group size 2 below minimum 3"),
+        ({"group_size": 0}, "group size 0 below minimum 3"),
+        ({"owners": 14}, "4 groups cannot tolerate f=1; need 5"),
+        ({"faulty": 2}, "6 groups cannot tolerate f=2; need 7"),
+        ({"rounds": 0}, "0 rounds are none"),
+        ({"data": Path("/nowhere/at/all.npz")}, "no file /nowhere/at/all.npz"),
+        ({"poison": PoisonOrder("noise", 7)}, "7 poisoned groups of 6"),
+        ({"poison_owners": PoisonOrder("noise", 19)}, "19 poisoned owners of 18"),
+        ({"kills": (Kill("model", "settle", 6),)}, "--kill in round 6 of 5"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_numbers(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        replace(OPTIONS, **changes).check()
+    assert caught.value.help
+
+
+def test_so_many_owners_as_the_help_says_are_enough() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        replace(OPTIONS, owners=3, faulty=2, group_size=4).check()
+    assert "at least 28 --owners" in caught.value.help
+    replace(OPTIONS, owners=28, faulty=2, group_size=4).check()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("model@settle", Kill("model", "settle", 3)),
+        ("owner@post", Kill("owner", "post", 3)),
+        ("owner@post:4", Kill("owner", "post", 4)),
+    ],
+)
+def test_a_kill_is_read(text: str, expected: Kill) -> None:
+    assert parse_kill(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "model", "model@post", "owner@settle", "owner@post:", "owner@post:x", "owner@post:-1", "@", "a@b:1"]
+)
+def test_what_is_no_kill_is_refused(text: str) -> None:
+    if text == "owner@post:":
+        assert parse_kill(text).round == 3
+        return
+    with pytest.raises(ConfigurationError, match="is no kill"):
+        parse_kill(text)
+
+
+# -------------------------------------------------------------------- participants
+
+
+def test_every_row_goes_to_one_owner_or_is_held_out() -> None:
+    parts, own = load_data(OPTIONS)
+    assert len(parts) == 18
+    assert sum(part.row_count for part in parts) + own.row_count == 1797
+    assert abs(own.row_count / 1797 - 0.2) < 0.01
+    again, _ = load_data(OPTIONS)
+    assert all(np.array_equal(a.features, b.features) for a, b in zip(parts, again, strict=True))
+    other, _ = load_data(replace(OPTIONS, seed=1))
+    assert not all(a.row_count == b.row_count for a, b in zip(parts, other, strict=True))
+
+
+def test_owners_draw_their_batches_apart() -> None:
+    seeds = [owner_seed(replace(OPTIONS, seed=seed), index) for seed in range(12) for index in range(12)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_commands_options_are_the_programs() -> None:
+    """What the launcher passes parses, and arrives."""
+    from omnilytics.daemon.commands.model import run
+
+    options = replace(OPTIONS, strict=True, batch_size=7, optimiser="sgd:0.1", faulty=0, lane_bits=32)
+    market: dict[str, object] = {"rpc_url": "u", "chain_id": 5, "market": "m", "broker_url": "b"}
+    arguments = model_arguments(options, Path("t.npz")) + network_arguments(options, Path("h"), market)
+    params = run.make_context("run", arguments).params
+    assert (params["rounds"], params["groups"], params["group_size"], params["faulty"]) == (5, 6, 3, 0)
+    assert (params["strict"], params["batch_size"], params["optimiser"], params["lane_bits"]) == (
+        True,
+        7,
+        "sgd:0.1",
+        "32",
+    )
+    assert (params["chain"], params["chain_id"], params["market"], params["broker"]) == ("u", 5, "m", "b")
+
+
+# ------------------------------------------------------------------------- the logs
+
+
+def append(path: Path, data: bytes) -> None:
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def test_a_log_is_read_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    reader = LogReader("owner-00", path)
+    assert list(reader.new_records()) == []
+    append(path, b'{"event": "a"}\n{"event": "b"}\n{"eve')
+    assert [record["event"] for record in reader.new_records()] == ["a", "b"]
+    assert list(reader.new_records()) == []
+    append(path, b'nt": "c"}')
+    assert list(reader.new_records()) == [], "a line is whole when it ends"
+    append(path, b"\n")
+    assert [record["event"] for record in reader.new_records()] == ["c"]
+    assert reader.bad_lines == 0
+
+
+@pytest.mark.parametrize(
+    "bad", [b"not json", b"{", b"\xff\xfe", b"7", b"[]", b'"text"', b"null", b"", b'{"no": "event"}']
+)
+def test_a_bad_line_is_counted_and_skipped(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    append(path, b'{"event": "a"}\n' + bad + b'\n{"event": "b"}\n')
+    reader = LogReader("owner-00", path)
+    assert [record["event"] for record in reader.new_records()] == ["a", "b"]
+    assert reader.bad_lines == 1
+
+
+def test_a_character_cut_in_two_is_put_together(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    line = '{"event": "ü\u2028"}\n'.encode()
+    reader = LogReader("owner-00", path)
+    got: list[Any] = []
+    for place in range(len(line)):
+        append(path, line[place : place + 1])
+        got += reader.new_records()
+    assert [record["event"] for record in got] == ["ü\u2028"]
+
+
+def test_people_see_a_line_a_round_and_who_failed() -> None:
+    out = io.StringIO()
+    progress = Progress(out, 5, {"0xabc": "owner-07"})
+    done: dict[str, Any] = {"accuracy": 0.91234, "selected_groups": [0, 2]}
+    progress.see("model", {"event": "round.done", "round": 2, "dur_ms": 4100, "data": done})
+    progress.see(
+        "model", {"event": "waiting", "round": 2, "phase": "commit", "msg": "x", "data": {"waiting_for": ["0xabc"]}}
+    )
+    assert "owner-07" in progress._status
+    progress.see("owner-07", {"event": "round.sat-out", "round": 2, "msg": "waited in vain"})
+    progress.see("owner-07", {"event": "heartbeat", "msg": "alive"})
+    progress.see("owner-07", {"event": "daemon.failed", "msg": "no rows"})
+    assert out.getvalue().splitlines() == [
+        "round   2/5  accuracy 0.9123  selected [0, 2]  4.1 s",
+        "owner-07 in round 2: waited in vain",
+        "owner-07: no rows",
+    ]
+
+
+# ------------------------------------------------------------------------- the story
+
+
+def mined(function: str, gas: int, round_number: int | None, event: str = "tx.mined") -> dict[str, Any]:
+    record: dict[str, Any] = {"event": event, "gas": gas, "data": {"function": function, "calldata_bytes": gas // 10}}
+    return record if round_number is None else record | {"round": round_number}
+
+
+def test_gas_is_added_up_by_round_and_function_reverted_or_not() -> None:
+    story = Story(
+        [
+            ("model", mined("createTask", 900, None)),
+            ("owner-00", mined("join", 100, 0)),
+            ("owner-01", mined("join", 110, 0)),
+            ("owner-00", mined("commit", 10, 1)),
+            ("owner-01", mined("commit", 12, 1, "tx.reverted")),
+            ("model", mined("openRound", 50, 1)),
+            ("owner-00", {"event": "tx.sent", "round": 1, "data": {"function": "commit"}}),
+        ]
+    )
+    assert story.gas_by_round() == {0: {"createTask": 900, "join": 210}, 1: {"commit": 22, "openRound": 50}}
+    assert len(story.transactions()) == 6
+
+
+def test_who_was_absent_is_told_by_the_model_owner_alone() -> None:
+    closed = {"event": "delivery.closed", "round": 2, "data": {"silent": ["0xa"]}}
+    slashed = {"event": "round.done", "round": 2, "data": {"slashed": ["0xb"]}}
+    story = Story([("model", closed), ("model", slashed), ("owner-00", closed | {"data": {"silent": ["0xc"]}})])
+    assert story.absent(2) == ["0xa", "0xb"]
+    assert story.absent(1) == []
+
+
+# ---------------------------------------------------------------------- the tables
+
+
+def summary(**changes: Any) -> dict[str, Any]:
+    rounds = [
+        {
+            "round": 1, "accuracy": 0.5, "selected_groups": [0, 2], "void_groups": [1], "absent_owners": ["0xa"],
+            "gas": {"commit": 1234567, "post": 5}, "seconds": 4.14,
+        },
+        {
+            "round": 2, "accuracy": None, "selected_groups": [], "void_groups": [], "absent_owners": [],
+            "gas": {"settle": 7}, "seconds": None,
+        },
+    ]  # fmt: skip
+    owners = [
+        {"name": "owner-00", "address": "0xa", "group": 1, "poisoned": True, "paid_wei": 0},
+        {"name": "owner-01", "address": "0xb", "group": None, "poisoned": False, "paid_wei": 3 * 10**15},
+    ]
+    values: dict[str, Any] = {
+        "rounds": rounds, "owners": owners, "escrow_wei": 100, "paid_wei": 50, "settlement_wei": 20,
+        "refunded_wei": 30, "locked_wei": 0, "stakes_in_wei": 90, "stakes_out_wei": 80, "slashed_wei": 10,
+        "compensation_wei": 6, "burned_wei": 4, "accuracy_final": 0.95, "accuracy_plain": 0.951,
+        "sums_verified": True, "max_gas": 1234567, "wall_seconds": 12.3,
+    }  # fmt: skip
+    return values | changes
+
+
+def test_money_that_adds_up_is_shown_to_the_wei() -> None:
+    assert money_lines(summary()) == [
+        "escrow 100 wei = paid 50 + settlement 20 + refunded 30 + locked 0",
+        "stakes in 90 wei = stakes out 80 + slashed 10",
+        "slashed 10 wei = compensation 6 + burned 4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("escrow_wei", 0), ("paid_wei", 0), ("settlement_wei", 0), ("refunded_wei", 0), ("locked_wei", 0),
+        ("stakes_out_wei", 1), ("compensation_wei", 2), ("burned_wei", 2),
+    ],
+)  # fmt: skip
+def test_one_wei_too_many_is_said_loudly(name: str, line: int) -> None:
+    lines = money_lines(summary(**{name: summary()[name] + 1}))
+    assert ["DOES NOT ADD UP" in told for told in lines] == [number == line for number in range(3)]
+
+
+def test_stakes_that_are_still_held_are_shown() -> None:
+    assert money_lines(summary(stakes_in_wei=95))[1] == "stakes in 95 wei = stakes out 80 + slashed 10 + held 5"
+
+
+def test_large_amounts_lose_no_wei() -> None:
+    wei = 123_456_789_012_345_678_901
+    lines = money_lines(summary(escrow_wei=wei + 50, paid_wei=wei))
+    assert str(wei) in lines[0]
+    assert "DOES NOT ADD UP" not in lines[0]
+
+
+def test_the_rounds_table_has_a_column_for_every_function() -> None:
+    head, rule, first, second = round_table(summary())
+    assert head.split()[:5] == ["round", "accuracy", "selected", "void", "away"]
+    for function in ("commit gas", "post gas", "settle gas"):
+        assert function in head
+    assert set(rule) == {"-"}
+    assert first.split() == ["1", "0.5000", "0,2", "1", "1", "1,234,567", "5", "0", "4.1"]
+    assert second.split() == ["2", "-", "-", "-", "-", "0", "0", "7", "-"]
+    assert len({len(line) for line in (head, rule, first, second)}) == 1
+
+
+def test_the_owners_table_shows_who_was_poisoned_and_paid() -> None:
+    told = owner_table(summary())
+    assert told[2].split() == ["owner-00", "0xa", "1", "poisoned", "0.000000", "ETH"]
+    assert told[3].split() == ["owner-01", "0xb", "-", "0.003000", "ETH"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "judge"),
+    [
+        ({}, lambda text: "accuracy 0.9500, plain training 0.9510; every group's sum verified" in text),
+        ({"sums_verified": False}, lambda text: "verified" not in text),
+        ({"accuracy_final": None}, lambda text: "no round was decrypted" in text),
+        ({"rounds": [], "owners": []}, lambda text: "escrow 100 wei" in text),
+    ],
+)
+def test_the_report_ends_with_what_came_out(changes: dict[str, Any], judge: Callable[[str], bool]) -> None:
+    assert judge("\n".join(report(summary(**changes))))
+
+
+def test_a_summary_can_be_written_and_plotted(tmp_path: Path) -> None:
+    from scripts.launcher.plot import plot_summary
+
+    told = summary(owner_count=2, group_count=1, group_size=3, values=650, protection="envelope")
+    assert json.loads(json.dumps(told)) == told
+    plot_summary(told, tmp_path / "summary.png")
+    assert (tmp_path / "summary.png").read_bytes()[:4] == b"\x89PNG"
