@@ -30,6 +30,11 @@ class Settings:
     resend_seconds: float = 1.0
     away_grace_seconds: float = 3.0
     patience_seconds: float = 20.0
+    # A second RPC that must agree on the block that is acted on; empty: the first is believed.
+    check_chain: str = ""
+    # A head that stands still for longer, or differs more from our clock, is worth a warning.
+    stall_seconds: float = 60.0
+    skew_seconds: float = 60.0
     verbose: bool = False
 
     @property

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TextIO, TypeVar
 from omnilytics.daemon.broker import Arrived, Broker
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger, show, terminal_if
@@ -78,6 +79,8 @@ class Surroundings:
     log: Callable[[Path | None, str, str, TextIO | None], Logger] = Logger
     # Our own clock, seconds; for patience only, never for deadlines.
     clock: Callable[[], float] = time.monotonic
+    # Unix seconds, only to be compared with the chain's.
+    wall: Callable[[], float] = time.time
     entropy: Callable[[int], bytes] = os.urandom
     signals: bool = True
 
@@ -129,6 +132,19 @@ class Node:
             FeePolicy(settings.gas_price_cap, settings.gas_tip),
             self._after_transaction,
             self.clock,
+        )
+        self._second_chain = (
+            surroundings.chain(settings.check_chain, settings.market_address) if settings.check_chain else None
+        )
+        self.heads = HeadWatch(
+            self.chain,
+            self._second_chain,
+            settings.finality_depth,
+            settings.stall_seconds,
+            settings.skew_seconds,
+            self.log,
+            self.clock,
+            surroundings.wall,
         )
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
         self.broker: Broker
@@ -193,6 +209,8 @@ class Node:
                 task.cancel()
             await asyncio.gather(*background, *self._work, return_exceptions=True)
             await self.chain.close()
+            if self._second_chain is not None:
+                await self._second_chain.close()
             self.journal.close()
             self.log("daemon.exit", f"exit: {reason}", reason=reason)
             self.log.close()
@@ -282,7 +300,8 @@ class Node:
         while True:
             try:
                 head = await self.chain.head()
-                if part.task_id is not None and head.hash != seen:
+                self.heads.observe(head)
+                if part.task_id is not None and head.hash != seen and await self.heads.confirmed(head):
                     params = params or await self.chain.params(part.task_id)
                     depth = self.settings.finality_depth
                     snapshot = await self.chain.snapshot(part.task_id, params, head, depth, members or ())

@@ -7,105 +7,59 @@ peers.owner_round. This module only performs: journal, broker, chain, training.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from omnilytics.daemon.broker import Arrived
-from omnilytics.daemon.journal import StoredVector
-from omnilytics.daemon.log import show
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.posting import PostedVectors, post_parts
-from omnilytics.daemon.protection.envelope import open_model
-from omnilytics.daemon.spec import TaskSpec, decode_spec
-from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.training.payload import decode_payload
-from omnilytics.daemon.training.update import GradientFunction, Update, compute_update, honest_gradient
+from omnilytics.daemon.spec import decode_spec
 from omnilytics.peers import owner_round
-from omnilytics.peers.commitment import links
-from omnilytics.peers.duties import PlayRound, Poke, PostVector, Reveal, SettleChunk, Withdraw, owner_duties
+from omnilytics.peers.duties import (
+    ExpelMate,
+    PlayRound,
+    Poke,
+    PostVector,
+    RestoreStake,
+    Reveal,
+    SettleChunk,
+    SignOfLife,
+    Withdraw,
+    owner_duties,
+    standing_duties,
+)
 from omnilytics.peers.errors import (
-    ChainError,
     CommitmentError,
     DataError,
     FundsError,
     JournalError,
-    MessageError,
     ModelMismatchError,
-    OmniLyticsError,
     ParameterError,
 )
 from omnilytics.peers.hashing import abi_words, keccak
-from omnilytics.peers.keys import BoxIdentity
 from omnilytics.peers.market import (
     MemberStatus,
-    Outcome,
-    RoundOpening,
     RoundPhase,
     TaskSnapshot,
     TaskStatus,
     bits,
 )
-from omnilytics.peers.masking import PairMask, mask_vector
-from omnilytics.peers.owner_round import OwnerInput, OwnerRound
-from omnilytics.peers.phases import OwnerStage
-from omnilytics.peers.quantise import pack, to_ring
-from omnilytics.peers.round_keys import Peer, RoundKeys
-
-# Messages that came before the chain told us of their round: a few a member, replayed when it has.
-_EARLY_MESSAGES = 1024
-# Usually a mate's last repetition, when the round is over here.
-NO_ROUND_AT_HAND = "the message is of no round at hand, or from a stranger"
 
 
-@dataclass
-class OwnerChoices:
-    """What an owner decides for itself."""
-
-    dataset: Dataset = field(repr=False)
-    # Entropy of a round's batch; os.urandom, except on testbeds that must be replayed.
-    batch_entropy: Callable[[int], bytes]
-    # wei; a task with a larger stake is left alone.
-    max_stake: int = 10**18
-    gradient: GradientFunction = honest_gradient
-    withdraw_to: bytes | None = None
-
-
-class OwnerPart:
+class OwnerPart(OwnerRoundPlayer):
     """Plays one task as a data owner."""
 
     def __init__(self, node: Node, task_id: int | None, choices: OwnerChoices) -> None:
-        self.task_id = task_id
-        self._node = node
-        self._choices = choices
-        self._spec: TaskSpec
-        self._dataset: Dataset
-        self._snapshot: TaskSnapshot | None = None
-        self._round: OwnerRound | None = None
-        self._opening: RoundOpening | None = None
-        self._early: deque[Arrived] = deque(maxlen=_EARLY_MESSAGES)
-        # Messages that never reached a round's machine, which counts its own.
-        self.dropped = 0
+        super().__init__(node, task_id, choices)
         self._settling: tuple[bytes, PostedVectors] | None = None
-        # The model of this round could not be read from the chain yet.
-        self._untrained: tuple[bytes, RoundOpening] | None = None
-        self._refused_rounds: set[bytes] = set()
         self._last_place: tuple[object, ...] = ()
         self._done = False
+        self._safe_mode = False
+        self._told_short = False
 
     @property
     def finished(self) -> bool:
         """Whether everything is collected and nothing more can come."""
         return self._done
-
-    @property
-    def _task(self) -> int:
-        assert self.task_id is not None
-        return self.task_id
 
     async def prepare(self) -> None:
         """Finds a task that fits our data and policy, waiting for one where none is named.
@@ -217,42 +171,78 @@ class OwnerPart:
         node = self._node
         if await self._join_if_open(snapshot):
             return
-        for duty in owner_duties(snapshot, node.me):
+        self._check_journal(snapshot)
+        for duty in (*owner_duties(snapshot, node.me), *standing_duties(snapshot, node.me)):
             match duty:
                 case Reveal():
                     self._send(snapshot, "reveal", "reveal", self._task, self._nonce())
                 case Poke(reason):
                     key = f"poke {snapshot.state.status} {snapshot.state.round} {snapshot.state.phase}"
                     self._send(snapshot, key, "poke", self._task, reason=reason)
-                case PlayRound(round_number):
+                case PlayRound(round_number) if not self._safe_mode:
                     await self._play(snapshot, round_number)
-                case PostVector(round_number):
+                case PostVector(round_number) if not self._safe_mode:
                     await self.post_vector(snapshot, round_number)
                 case SettleChunk():
                     await self._settle(snapshot)
+                case SignOfLife(round_number):
+                    key = f"sitOut {round_number}"
+                    self._send(snapshot, key, "sitOut", self._task, snapshot.state.ctx, reason="a sign of life")
+                case ExpelMate(account, missed):
+                    self._expel(snapshot, account, missed)
+                case RestoreStake(missing):
+                    self._restore_stake(snapshot, missing)
                 case Withdraw():
                     await self._withdraw(snapshot)
                 case _:
                     pass
 
-    def _send(
-        self,
-        snapshot: TaskSnapshot,
-        key: str,
-        function: str,
-        *arguments: object,
-        value: int = 0,
-        **more: Any,
-    ) -> bool:
-        """Queues a transaction for a duty unless it is on its way already."""
-        if not self._node.transactions.wanted(key, snapshot.state_block):
-            return False
-        fields: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **more}
-        self._node.transactions.submit(key, function, *arguments, value=value, **fields)
-        return True
-
     def _nonce(self) -> bytes:
         return self._node.journal.nonce(self._task, self._node.entropy(32))
+
+    def _check_journal(self, snapshot: TaskSnapshot) -> None:
+        """A commitment of ours that the journal does not have was made by another folder with our key: an old copy
+        of this one, or a newer one. Whatever we would send now could be a second vector, so we send none."""
+        me = snapshot.member(self._node.me)
+        if self._safe_mode or me is None or me.status is not MemberStatus.SEATED or not me.record_flags & 1:
+            return
+        if self._node.journal.vector(self._task, me.record_round) is None:
+            self._safe_mode = True
+            self._node.log(
+                "safe-mode",
+                f"round {me.record_round}: chain holds my commitment, journal does not; safe mode",
+                "error",
+                code=JournalError.code,
+                task=self._task,
+                round=me.record_round,
+                help="this data folder is old or a copy: stop every other daemon with this key, use the newest folder; "
+                "until then nothing is committed or posted, and pay and stake are still collected",
+            )
+
+    def _expel(self, snapshot: TaskSnapshot, account: bytes, missed: int) -> None:
+        if self._send(snapshot, f"expel {account.hex()}", "expel", self._task, account):
+            self._node.log(
+                "group.dead",
+                f"a mate has been silent for {missed} rounds; releasing the group's stakes",
+                "warning",
+                task=self._task,
+                peer_to=account,
+            )
+
+    def _restore_stake(self, snapshot: TaskSnapshot, missing: int) -> None:
+        if self._choices.restore_stake:
+            self._send(snapshot, f"restore {snapshot.state.round}", "restoreStake", self._task, value=missing)
+        elif not self._told_short:
+            self._told_short = True
+            self._node.log(
+                "stake.short",
+                f"our stake is {missing} wei short, and our group does not play",
+                "warning",
+                code=FundsError.code,
+                task=self._task,
+                wei=missing,
+                help="restart with --restore-stake to bring the group back",
+            )
 
     async def _join_if_open(self, snapshot: TaskSnapshot) -> bool:
         """Joins while the task is open; True while there is nothing else to do."""
@@ -276,266 +266,6 @@ class OwnerPart:
             self._done = True
         return True
 
-    # -------------------------------------------------------------------- round
-
-    async def _play(self, snapshot: TaskSnapshot, round_number: int) -> None:
-        node, ctx = self._node, snapshot.state.ctx
-        if ctx in self._refused_rounds:
-            return
-        if self._round is not None:
-            if self._round.stage is OwnerStage.COMMITTING:
-                # A commitment that the chain refused, or lost in a reorg: the same bytes again.
-                self._commit_again(snapshot, round_number)
-            return
-        me = snapshot.member(node.me)
-        assert me is not None
-        opening = await node.chain.opening(self._task, round_number, snapshot.block)
-        if opening.ctx != ctx:
-            self._refused_rounds.add(ctx)
-            return
-        if not node.journal.claim_round(self._task, round_number, ctx):
-            # If an earlier life got as far as the vector, all masks were agreed: the same bytes go on.
-            if self._commit_again(snapshot, round_number):
-                return
-            # Seeds live in memory only. Whatever an earlier life of this daemon, or another fork, has
-            # agreed with the mates is gone, and a second exchange could make a second vector.
-            self._sit_out(ctx, round_number, "this round was begun before a restart or on another fork", ())
-            return
-        self._opening = opening
-        group = snapshot.group_of(me)
-        mates = tuple(
-            (position, Peer(mate.account, mate.box_key))
-            for position, mate in enumerate(snapshot.group(group))
-            if mate.account != node.me
-        )
-        model_owner = Peer(snapshot.state.model_owner, snapshot.state.box_key)
-        ephemeral = BoxIdentity.from_entropy(node.entropy(32))
-        node.log.protect(ephemeral.secret)
-        keys = RoundKeys(node.me, ctx, node.keys.box, ephemeral)
-        position = me.seat % snapshot.params.group_size
-        node.log(
-            "round.begin",
-            "exchanging seeds",
-            task=self._task,
-            round=round_number,
-            group=group,
-            phase="seeding",
-            block=opening.block,
-        )
-        self._round, effects = owner_round.begin(
-            keys, opening, group, position, model_owner, mates, node.pace, node.clock(), node.entropy
-        )
-        await self._perform(effects)
-        for address, (online, since) in node.online.items():
-            await self._step(owner_round.PresenceSeen(address, online, since))
-        early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
-        for arrived in early:
-            await self._arrived(arrived)
-
-    def _commit_again(self, snapshot: TaskSnapshot, round_number: int) -> bool:
-        """Commits the journalled vector of this round, if there is one, unless that is on its way."""
-        stored = self._node.journal.vector(self._task, round_number)
-        if stored is None or stored.ctx != snapshot.state.ctx:
-            return False
-        arguments = (self._task, stored.ctx, stored.root)
-        self._send(snapshot, f"commit {round_number}", "commit", *arguments, phase="commit")
-        return True
-
-    async def _arrived(self, arrived: Arrived) -> None:
-        known = self._snapshot.state.round if self._snapshot is not None else 0
-        ours = arrived.task == self._task
-        if ours and self._round is not None and arrived.round == self._round.opening.round:
-            event = owner_round.EnvelopeReceived(arrived.sender, arrived.payload, self._node.clock())
-            await self._step(event)
-        elif ours and arrived.round in (known, known + 1) and self._is_member(arrived.sender):
-            # A full buffer loses its oldest.
-            self.dropped += len(self._early) == _EARLY_MESSAGES
-            self._early.append(arrived)
-        else:
-            self.dropped += 1
-            self._node.log("message.dropped", NO_ROUND_AT_HAND, "debug", code=MessageError.code, peer_to=arrived.sender)
-
-    def _is_member(self, address: bytes) -> bool:
-        snapshot = self._snapshot
-        return snapshot is not None and (address == snapshot.state.model_owner or snapshot.member(address) is not None)
-
-    async def _step(self, event: OwnerInput) -> None:
-        if self._round is None:
-            return
-        before = self._round.stage
-        self._round, effects = owner_round.step(self._round, event, self._node.entropy)
-        if self._round.stage is not before:
-            self._node.log(
-                "stage.enter",
-                self._round.stage.value,
-                task=self._task,
-                round=self._round.opening.round,
-                group=self._round.group,
-                phase=self._round.stage.value,
-                dur_ms=int(1000 * (self._node.clock() - self._round.opened_at)),
-            )
-        await self._perform(effects)
-
-    async def _perform(self, effects: list[owner_round.OwnerEffect]) -> None:
-        node, round_ = self._node, self._round
-        assert round_ is not None
-        for effect in effects:
-            match effect:
-                case owner_round.SendEnvelope(receiver, envelope):
-                    node.broker.send(self._task, round_.opening.round, receiver, envelope)
-                case owner_round.ComputeUpdate(model_key):
-                    node.log.protect(model_key)
-                    self._untrained = model_key, round_.opening
-                    await self._train_at_last()
-                case owner_round.MaskVector(quantised, pairs, pad_seed):
-                    node.log.protect(pad_seed, *(pair.seed for pair in pairs))
-                    self._mask(round_, quantised, pairs, pad_seed)
-                case owner_round.CommitVector(vector, root, quantised):
-                    self._commit(round_, vector, root, quantised)
-                case owner_round.DeclareSitOut(reason, missing):
-                    self._sit_out(round_.opening.ctx, round_.opening.round, reason, missing)
-                case owner_round.Note(event, text, peer):
-                    node.log(
-                        event,
-                        text,
-                        "warning",
-                        code=MessageError.code if event == "message.dropped" else None,
-                        task=self._task,
-                        round=round_.opening.round,
-                        peer_to=peer,
-                    )
-
-    async def _train_at_last(self) -> None:
-        """Trains once the chain shows the model; until it does, tries again with every block."""
-        if self._untrained is None:
-            return
-        model_key, opening = self._untrained
-        if self._round is None or self._round.opening.ctx != opening.ctx:
-            self._untrained = None
-            return
-        try:
-            await self._train(model_key, opening)
-        except ChainError as error:
-            self._node.log("rpc.error", str(error), "warning", code=error.code, round=opening.round)
-        else:
-            self._untrained = None
-
-    async def _train(self, model_key: bytes, opening: RoundOpening) -> None:
-        node, spec, params = self._node, self._spec, self._snapshot_or_fail().params
-        encrypted = await node.chain.payload(opening)
-        batch_entropy = self._choices.batch_entropy(opening.round)
-        rounding_entropy = node.entropy(8 * params.value_count)
-        stepless = await self._stepless_rounds(opening)
-        started = node.clock()
-
-        def work() -> Update:
-            plaintext = open_model(encrypted, model_key, opening)
-            payload = decode_payload(plaintext, spec.model, opening.round)
-            # Two sums at the same weights would tell the model owner how the group's batches differ.
-            earlier = node.journal.see_model(self._task, opening.round, payload.weights_digest)
-            if earlier is not None and earlier not in stepless:
-                raise ModelMismatchError(
-                    f"the model owner published the same weights in round {earlier}, which it could step from; "
-                    "not training"
-                )
-            return compute_update(
-                payload,
-                spec,
-                params,
-                self._dataset,
-                batch_entropy,
-                rounding_entropy,
-                self.gradient_function(),
-            )
-
-        async def proceed(outcome: Update | OmniLyticsError) -> None:
-            now = node.clock()
-            if isinstance(outcome, OmniLyticsError):
-                node.log(
-                    "train.refused",
-                    str(outcome),
-                    "error",
-                    code=outcome.code,
-                    task=self._task,
-                    round=opening.round,
-                )
-                await self._step_in(opening, owner_round.UpdateRefused(str(outcome), now))
-                return
-            node.log(
-                "train.done",
-                "update ready",
-                task=self._task,
-                round=opening.round,
-                dur_ms=int(1000 * (now - started)),
-                clip_rate=round(outcome.clipped, 6),
-            )
-            await self._step_in(opening, owner_round.UpdateReady(outcome.quantised, now))
-
-        node.in_thread(work, proceed)
-
-    async def _stepless_rounds(self, opening: RoundOpening) -> set[int]:
-        """Rounds that ended, by the rules, without a step: after them the same weights are published again."""
-        endings = await self._node.chain.round_endings(self._task, opening.block)
-        return {number for number, outcome in endings.items() if outcome in (Outcome.VOID, Outcome.TOO_FEW)}
-
-    async def _step_in(self, opening: RoundOpening, event: OwnerInput) -> None:
-        """A step with a result of earlier work, unless its round is over."""
-        if self._round is not None and self._round.opening.ctx == opening.ctx:
-            await self._step(event)
-
-    def gradient_function(self) -> GradientFunction:
-        """How this owner makes a gradient of its batch."""
-        return self._choices.gradient
-
-    def _snapshot_or_fail(self) -> TaskSnapshot:
-        assert self._snapshot is not None
-        return self._snapshot
-
-    def _mask(
-        self,
-        round_: OwnerRound,
-        quantised: NDArray[np.int64],
-        pairs: tuple[PairMask, ...],
-        pad_seed: bytes,
-    ) -> None:
-        params, ctx = self._snapshot_or_fail().params, round_.opening.ctx
-        seat = round_.group * params.group_size + round_.position
-
-        def work() -> tuple[bytes, bytes]:
-            lanes = to_ring(quantised, params.layout)
-            masked = mask_vector(
-                lanes, ctx, round_.group, round_.position, pairs, pad_seed, group_size=params.group_size
-            )
-            vector = pack(masked, params.layout)
-            return vector, links(vector, params.chunk_words, ctx, seat)[0]
-
-        async def proceed(outcome: tuple[bytes, bytes] | OmniLyticsError) -> None:
-            if isinstance(outcome, OmniLyticsError):
-                raise outcome
-            await self._step_in(round_.opening, owner_round.VectorMasked(*outcome, self._node.clock()))
-
-        self._node.in_thread(work, proceed)
-
-    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
-        opening, snapshot = round_.opening, self._snapshot_or_fail()
-        # The order is the point: the bytes are durable before their root can be seen by anybody.
-        stored = StoredVector(opening.ctx, root, vector, quantised)
-        self._node.journal.store_vector(self._task, opening.round, stored)
-        fields: dict[str, Any] = {"group": round_.group, "phase": "commit"}
-        self._send(snapshot, f"commit {opening.round}", "commit", self._task, opening.ctx, root, **fields)
-
-    def _sit_out(self, ctx: bytes, round_number: int, reason: str, missing: tuple[bytes, ...]) -> None:
-        self._refused_rounds.add(ctx)
-        self._node.log(
-            "round.sat-out",
-            reason,
-            "warning",
-            task=self._task,
-            round=round_number,
-            missing=[show(address) for address in missing],
-        )
-        self._send(self._snapshot_or_fail(), f"sitOut {round_number}", "sitOut", self._task, ctx)
-
     # --------------------------------------------------------- post, settle, collect
 
     async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
@@ -543,10 +273,8 @@ class OwnerPart:
         assert me is not None
         stored = self._node.journal.vector(self._task, round_number)
         if stored is None or stored.ctx != snapshot.state.ctx:
-            raise JournalError(
-                f"round {round_number}: chain holds my commitment, journal does not; safe mode",
-                help="this data folder is old or a copy: stop every other daemon with this key, use the newest folder",
-            )
+            # Unless we are in safe mode by now, the snapshot is of a fork that our journal does not know.
+            return
         parts = post_parts(stored, snapshot.params, me.seat)
         if len(parts) > 1:
             # Some may be on the chain from an earlier life, or from before a refusal.
@@ -585,6 +313,7 @@ class OwnerPart:
         if amount > 0:
             to = self._choices.withdraw_to or node.me
             self._send(snapshot, "withdraw", "withdraw", [self._task], to, wei_expected=amount)
-        elif snapshot.state.over:
+        elif snapshot.state.over or snapshot.member(node.me) is not None:
+            # Over, or we are out of it: not drawn, or our group was dissolved.
             node.log("task.done", "everything is collected", task=self._task)
             self._done = True

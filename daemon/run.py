@@ -17,7 +17,8 @@ from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
-from omnilytics.daemon.owner import OwnerChoices, OwnerPart
+from omnilytics.daemon.owner import OwnerPart
+from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
@@ -40,6 +41,7 @@ class OwnerOptions:
     max_stake: int = 10**18
     withdraw_to: str | None = None
     seed: str | None = None
+    restore_stake: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def run_owner(
             withdraw_to = b""
         if len(withdraw_to) != 20:
             raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
-    choices = OwnerChoices(dataset, batch_entropy(options.seed), options.max_stake, gradient, withdraw_to)
+    choices = OwnerChoices(
+        dataset, batch_entropy(options.seed), options.max_stake, options.restore_stake, gradient, withdraw_to
+    )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")
         asyncio.run(node.run(part_class(node, options.task, choices)))

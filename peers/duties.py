@@ -56,6 +56,28 @@ class SettleChunk:
 
 
 @dataclass(frozen=True)
+class SignOfLife:
+    """Our group cannot play this round and we have been silent for long: declare ourselves alive."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class ExpelMate:
+    """A mate has given no sign of life for so long that our group will never play again: release its stakes."""
+
+    account: bytes
+    missed: int
+
+
+@dataclass(frozen=True)
+class RestoreStake:
+    """Our stake was slashed: so many wei bring us, and our group, back."""
+
+    missing: int
+
+
+@dataclass(frozen=True)
 class OpenRound:
     """Model owner: open the next round."""
 
@@ -74,7 +96,19 @@ class Withdraw:
     """The task is over for us: collect what is ours."""
 
 
-Duty = Reveal | Poke | PlayRound | PostVector | SettleChunk | OpenRound | FinishRound | Withdraw
+Duty = (
+    Reveal
+    | Poke
+    | PlayRound
+    | PostVector
+    | SettleChunk
+    | SignOfLife
+    | ExpelMate
+    | RestoreStake
+    | OpenRound
+    | FinishRound
+    | Withdraw
+)
 
 
 def owner_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
@@ -112,6 +146,31 @@ def _round_duties(snapshot: TaskSnapshot, me: Member) -> list[Duty]:
         case _:
             pass
     return []
+
+
+def standing_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
+    """What keeps an owner, or its stake, in the task beside the rounds that it plays."""
+    me = snapshot.member(account)
+    if me is None or me.status is not MemberStatus.SEATED or snapshot.state.status is not TaskStatus.RUNNING:
+        return []
+    state, limit = snapshot.state, snapshot.params.max_missed_rounds
+    group = snapshot.group_of(me)
+    duties: list[Duty] = []
+    if me.stake < snapshot.params.stake:
+        duties.append(RestoreStake(snapshot.params.stake - me.stake))
+    open_now = state.phase is RoundPhase.COMMIT and snapshot.time < state.phase_end
+    idle_group = state.sat_out >> group & 1 or not state.playable >> group & 1
+    # The first mate to declare that the group sits out spares the others the gas; once in a while everybody has
+    # to, or an honest owner could be expelled together with the mate that it waits for.
+    if open_now and idle_group and 2 * (state.round - me.record_round) > limit and me.record_round < state.round:
+        duties.append(SignOfLife(state.round))
+    over = state.round - 1 if state.phase is RoundPhase.COMMIT else state.round
+    if state.phase is RoundPhase.IDLE or not state.committed >> group & 1:
+        for mate in snapshot.group(group):
+            missed = over - mate.record_round
+            if mate.account != me.account and missed > limit:
+                duties.append(ExpelMate(mate.account, missed))
+    return duties
 
 
 def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:

@@ -13,16 +13,20 @@ from omnilytics.daemon.posting import PostedVectors, post_parts
 from omnilytics.peers.commitment import root
 from omnilytics.peers.duties import (
     Duty,
+    ExpelMate,
     FinishRound,
     OpenRound,
     PlayRound,
     Poke,
     PostVector,
+    RestoreStake,
     Reveal,
     SettleChunk,
+    SignOfLife,
     Withdraw,
     model_duties,
     owner_duties,
+    standing_duties,
 )
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.market import MemberStatus, Outcome, RoundPhase, TaskSnapshot, TaskStatus, bits
@@ -425,3 +429,57 @@ async def _time_passes(market: LocalMarket) -> bool:
     await asyncio.sleep(0)
     await market.anvil.advance(5)
     return True
+
+
+# --- what keeps an owner in the task ------------------------------------------------------------------------------
+
+
+def _record(round_number: int, flags: int = 1) -> bytes:
+    return round_number.to_bytes(4, "big") + bytes([flags]) + bytes(27)
+
+
+def _with_records(shown: TaskSnapshot, rounds: dict[int, int]) -> TaskSnapshot:
+    """Every owner's last sign of life is of the current round, or of the one given for its seat."""
+    members = tuple(replace(m, record=_record(rounds.get(m.seat, shown.state.round))) for m in shown.members)
+    return replace(shown, members=members)
+
+
+def test_an_owner_of_full_stake_in_a_living_group_has_nothing_to_do_beside() -> None:
+    shown = _with_records(snapshot(state(phase=RoundPhase.IDLE, round=7)), {})
+    assert all(standing_duties(shown, member.account) == [] for member in shown.members)
+
+
+def test_a_slashed_stake_is_to_be_restored_by_what_is_missing() -> None:
+    shown = _with_records(snapshot(state(phase=RoundPhase.IDLE, round=7)), {})
+    short = replace(shown.members[0], stake=shown.params.stake - 5)
+    shown = replace(shown, members=(short, *shown.members[1:]))
+    assert standing_duties(shown, short.account) == [RestoreStake(5)]
+
+
+def test_a_mate_is_expelled_only_after_more_than_the_limit_of_rounds() -> None:
+    shown = snapshot(state(phase=RoundPhase.IDLE, round=9))
+    limit = shown.params.max_missed_rounds
+    me, dead = shown.members[0], shown.members[1]
+    at_limit = _with_records(shown, {dead.seat: 9 - limit})
+    assert standing_duties(at_limit, me.account) == []
+    beyond = _with_records(shown, {dead.seat: 9 - limit - 1})
+    assert standing_duties(beyond, me.account) == [ExpelMate(dead.account, limit + 1)]
+    stranger = next(
+        m for m in beyond.members if m.seat // shown.params.group_size != dead.seat // shown.params.group_size
+    )
+    assert standing_duties(beyond, stranger.account) == []
+    # A round that is still open for commitments does not count as missed.
+    open_round = replace(beyond, state=replace(beyond.state, phase=RoundPhase.COMMIT))
+    assert ExpelMate(dead.account, limit + 1) not in standing_duties(open_round, me.account)
+
+
+def test_an_honest_owner_whose_mate_is_away_says_that_it_lives_before_it_could_be_expelled() -> None:
+    shown = snapshot(state(phase=RoundPhase.COMMIT, round=9))
+    limit, me = shown.params.max_missed_rounds, shown.members[0]
+    group = me.seat // shown.params.group_size
+    sitting = replace(shown, state=replace(shown.state, sat_out=1 << group))
+    for silent in range(10):
+        said = SignOfLife(9) in standing_duties(_with_records(sitting, {me.seat: 9 - silent}), me.account)
+        assert said == (2 * silent > limit), silent
+    # While its group still plays, committing is the sign.
+    assert SignOfLife(9) not in standing_duties(_with_records(shown, {me.seat: 1}), me.account)

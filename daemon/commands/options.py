@@ -14,6 +14,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _NETWORK = (
     click.option("--chain", metavar="URL", help="Ethereum RPC (http or https)."),
+    click.option("--check-chain", metavar="URL", help="A second RPC: nothing is done while the two disagree."),
     click.option("--chain-id", type=int, help="Refuse any other chain."),
     click.option("--market", metavar="ADDRESS", help="The market contract."),
     click.option("--broker", metavar="URL", help="MQTT broker, mqtt://[user:password@]host:port or mqtts://."),
@@ -51,7 +52,7 @@ def settings_from(options: dict[str, Any]) -> tuple[Settings, Path]:
     home: Path = options.pop("home")
     password_file: Path | None = options.pop("password_file")
     names = (
-        "chain", "chain_id", "market", "broker", "finality_depth", "gas_price_cap", "gas_tip",
+        "chain", "check_chain", "chain_id", "market", "broker", "finality_depth", "gas_price_cap", "gas_tip",
         "poll_seconds", "patience_seconds", "verbose",
     )  # fmt: skip
     settings = load_settings(home, {name: options.pop(name) for name in names})

@@ -21,6 +21,7 @@ def owner() -> None:
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
 @click.option("--task", type=int, help="The task to join (default: the first open one that fits the data).")
 @click.option("--max-stake", type=int, default=10**18, metavar="WEI", help="Join no task with a larger stake.")
+@click.option("--restore-stake", is_flag=True, help="After a slashing, restore the stake and play on.")
 @click.option("--withdraw-to", metavar="ADDRESS", help="Where earnings go (default: the own account).")
 @click.option("--seed", help="Draw batches from this seed instead of fresh entropy: testbeds only.")
 def run(
@@ -28,6 +29,7 @@ def run(
     label: str | None,
     task: int | None,
     max_stake: int,
+    restore_stake: bool,
     withdraw_to: str | None,
     seed: str | None,
     **options: Any,
@@ -41,4 +43,4 @@ def run(
     from omnilytics.daemon.run import OwnerOptions, run_owner
 
     settings, password_file = settings_from(options)
-    run_owner(settings, password_file, OwnerOptions(data, label, task, max_stake, withdraw_to, seed))
+    run_owner(settings, password_file, OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 from unittest import mock
 
-from omnilytics.daemon import owner as owner_module
+from omnilytics.daemon import owner_play as owner_module
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.node import Event, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart

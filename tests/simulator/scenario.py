@@ -23,7 +23,8 @@ from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, Part, Surroundings
-from omnilytics.daemon.owner import OwnerChoices, OwnerPart
+from omnilytics.daemon.owner import OwnerPart
+from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.optimisers import Momentum
@@ -248,6 +249,7 @@ class World:
             self.faults.appointed[name, kind] = nth
         # By round: who was in good order when it opened.
         self.ready: dict[int, set[str]] = {}
+        self.opened_at: dict[int, float] = {}
         self._reorg_due = plan.appointed_reorg
         self.ledger = Ledger(evm, self.loop, plan.entropy("chain"), self.faults, plan.params.block_seconds)
         self.office = PostOffice(self.loop, plan.entropy("broker"), self.faults)
@@ -432,6 +434,7 @@ class World:
         newest = opened[-1].arguments["round"] if opened else 0
         rounds, calm = self.plan.params.rounds, self.plan.calm_rounds
         if any(log.name == "RoundOpened" for log in block.logs) and self.calm_from is not None:
+            self.opened_at[newest] = self.loop.now
             self.ready[newest] = {person.name for person in self.people if self._is_ready(person)}
         if self._reorg_due is not None:
             self._reorg_when_due(*self._reorg_due)
@@ -578,7 +581,9 @@ class World:
             ready = self.ready.get(number, set())
             if number not in endings or "model" not in ready:
                 continue
-            fine = [g for g in playable if groups[g] <= ready - gone]
+            # A fault appointed for later may strike in the calm, too.
+            struck = {name for name in ready if self.faults.touched.get(name, -1.0) > self.opened_at[number]}
+            fine = [g for g in playable if groups[g] <= ready - gone - struck]
             complete = monitor._complete(number)
             if len(fine) < plan.params.minimum_groups:
                 continue
