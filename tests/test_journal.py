@@ -263,8 +263,9 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_page_is_noticed_before_anything_is_done(path: Path) -> None:
     """Not in the middle of a round, when the vector is read to be posted."""
     with contextlib.closing(Journal(path)) as journal:
-        for number in range(1, 200):
-            journal.store_vector(1, number, vector(str(number)))
+        for number in range(1, 31):
+            stored = StoredVector(CTX, CTX, secret(str(number)) * 200, np.zeros(3, np.int64))
+            journal.store_vector(1, number, stored)
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     data = bytearray(path.read_bytes())
