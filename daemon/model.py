@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnilytics.daemon.aggregate import NOTHING, Aggregate, decrypt_round
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
@@ -30,7 +31,6 @@ from omnilytics.peers.duties import FinishRound, OpenRound, Poke, Withdraw, mode
 from omnilytics.peers.errors import ChainError, CommitmentError, MessageError, OmniLyticsError
 from omnilytics.peers.hashing import base_context, keccak, model_commitment
 from omnilytics.peers.keys import BoxIdentity
-from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.market import (
     MemberStatus,
     Outcome,
@@ -39,10 +39,8 @@ from omnilytics.peers.market import (
     TaskStatus,
     bits,
 )
-from omnilytics.peers.masking import remove_pads
 from omnilytics.peers.model_round import ModelRound, Recipient
 from omnilytics.peers.owner_round import CommitPhaseClosed, EnvelopeReceived, Note, SendEnvelope, Tick
-from omnilytics.peers.quantise import clamp_sum, dequantise, lift
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
 _EARLY_MESSAGES = 4096
@@ -66,17 +64,14 @@ class ModelChoices:
 
 @dataclass(frozen=True)
 class RoundResult:
-    """What decrypting a round gave."""
+    """How a round ended, and the model after it."""
 
     outcome: Outcome
     complete: tuple[int, ...]
-    selected: tuple[int, ...]
     weights: NDArray[np.float64] = field(repr=False)
     optimiser: OptimiserState = field(repr=False)
     accuracy: float
-    sums: dict[int, NDArray[np.int64]] = field(repr=False)
-    distances: list[list[int]] = field(repr=False)
-    disagreement: bool
+    found: Aggregate
 
 
 class ModelPart:
@@ -439,38 +434,13 @@ class ModelPart:
 
         def work() -> RoundResult:
             if outcome is Outcome.VOID or not complete or secrets is None:
-                return RoundResult(outcome, complete, (), weights, optimiser, self._accuracy(weights), {}, [], False)
+                return RoundResult(outcome, complete, weights, optimiser, self._accuracy(weights), NOTHING)
             vectors = PostedVectors.collect(parts, params, opening.ctx, complete)
-            lanes = {group: vectors.group_sum(group) for group in complete}
-            sums = {
-                group: lift(remove_pads(lanes[group], opening.ctx, secrets[1]), params.layout)[: params.value_count]
-                for group in complete
-            }
-            distances: list[list[int]] = []
-            own_choice: tuple[int, ...] = ()
-            if len(complete) >= params.minimum_groups:
-                distances = squared_distances([lanes[group] for group in complete], params.layout)
-                kept = select(distances, params.faulty_groups, params.strict_selection)
-                own_choice = tuple(complete[index] for index in kept)
-            # Late settlement changes the payment only: the logged vectors are as good as settled ones.
-            selected = chosen if outcome is Outcome.SELECTED else own_choice
-            after, state = weights, optimiser
-            if selected:
-                clamped = [clamp_sum(sums[group], params.group_size, params.max_magnitude) for group in selected]
-                mean = dequantise(sum(clamped[1:], clamped[0]), self._spec.clip, params.max_magnitude)
-                mean /= len(selected) * params.group_size
-                state, after = self._choices.optimiser.step(optimiser, weights, mean)
-            return RoundResult(
-                outcome,
-                complete,
-                selected,
-                after,
-                state,
-                self._accuracy(after),
-                sums,
-                distances,
-                outcome is Outcome.SELECTED and chosen != own_choice,
-            )
+            found = decrypt_round(vectors, secrets[1], outcome, chosen, self._spec.clip)
+            state, after = optimiser, weights
+            if found.gradient is not None:
+                state, after = self._choices.optimiser.step(optimiser, weights, found.gradient)
+            return RoundResult(outcome, complete, after, state, self._accuracy(after), found)
 
         async def proceed(result: RoundResult | OmniLyticsError) -> None:
             self._working = ""
@@ -488,12 +458,12 @@ class ModelPart:
     def _take(self, round_number: int, result: RoundResult, slashed: list[str]) -> None:
         """Makes a finished round durable and says how it went."""
         node = self._node
-        for group, sums in result.sums.items():
+        for group, sums in result.found.sums.items():
             node.journal.store_group_sum(self._task, round_number, group, sums)
         node.journal.store_model(self._task, round_number, result.weights, result.optimiser.to_bytes())
         self._finished_round = round_number
         self._weights, self._optimiser = result.weights, result.optimiser
-        if result.disagreement:
+        if result.found.disagreement:
             node.log(
                 "krum.disagreement",
                 "the contract's selection differs from the one computed from the posted vectors",
@@ -505,18 +475,18 @@ class ModelPart:
         count = self._snapshot.state.group_count if self._snapshot is not None else 0
         node.log(
             "round.done",
-            f"accuracy {result.accuracy:.4f}, {result.outcome.name.lower()}, groups {list(result.selected)}",
+            f"accuracy {result.accuracy:.4f}, {result.outcome.name.lower()}, groups {list(result.found.selected)}",
             task=self._task,
             round=round_number,
             # Unknown for a round that an earlier life of this daemon had opened.
             dur_ms=int(1000 * (node.clock() - self._round_started)) if self._round_started else None,
             accuracy=result.accuracy,
             outcome=result.outcome.name.lower(),
-            selected_groups=list(result.selected),
+            selected_groups=list(result.found.selected),
             complete_groups=list(result.complete),
             void_groups=[group for group in range(count) if group not in result.complete],
             slashed=slashed,
-            distances=[[str(value) for value in row] for row in result.distances],
+            distances=[[str(value) for value in row] for row in result.found.distances],
         )
 
     def _accuracy(self, weights: NDArray[np.float64]) -> float:

@@ -133,6 +133,8 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
         if options.leak_secrets:
             adversary.append(f"--leak={home / 'leak.jsonl'}")
         arguments = [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
+        if options.chaos:
+            arguments.append("--restore-stake")
         honest_command = [*honest, "owner", "run", *arguments]
         command = [*hostile, *adversary, *arguments] if adversary else honest_command
         owners.append(Participant(f"owner-{index:02d}", home, address, command, honest_command))
