@@ -315,7 +315,9 @@ def _received(state: OwnerRound, event: EnvelopeReceived, entropy: Entropy) -> t
         if peer is None:
             raise MessageError("the sender is neither a mate nor the model owner")
         message = state.keys.open(event.envelope, peer, state.hellos.get(event.sender))
-        return _heard(state, peer, message, entropy)
+        # A box of this round says more than the broker, whose word of absence may be old, or a lie.
+        away = {address: since for address, since in state.away.items() if address != event.sender}
+        return _heard(replace(state, away=MappingProxyType(away)), peer, message, entropy)
     except MessageError as error:
         dropped = replace(state, dropped=state.dropped + 1)
         return dropped, [Note("message.dropped", str(error), event.sender)]
@@ -412,11 +414,12 @@ def _tick(state: OwnerRound, now: float, entropy: Entropy) -> tuple[OwnerRound, 
         return state, []
     missing = state.missing()
     waited = now - state.opened_at
-    # At least one hello has been sent again before anybody is given up.
+    # A hello has been sent again, and there was time to answer it, before anybody is given up.
+    patient = waited >= 2 * state.pace.resend
     gone = [
         address
         for address in missing
-        if address in state.away and now - state.away[address] >= state.pace.away_grace and waited >= state.pace.resend
+        if patient and address in state.away and now - state.away[address] >= state.pace.away_grace
     ]
     if gone or (missing and waited >= state.pace.patience):
         blamed = tuple(gone) if gone else missing
