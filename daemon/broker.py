@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
+from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import BrokerError, ConfigurationError, MessageError
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, topic_filter
@@ -149,9 +150,7 @@ class Broker:
                 for task in done:
                     task.result()
             finally:
-                for task in both:
-                    task.cancel()
-                await asyncio.gather(*both, return_exceptions=True)
+                await end_tasks(both)
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
         while True:
@@ -196,4 +195,5 @@ class Broker:
             return
         self._outgoing.put_nowait((self._presence_topic(self._me.hex()), b"0", True))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._outgoing.join(), GOODBYE_SECONDS)
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self._outgoing.join()

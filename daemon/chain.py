@@ -162,7 +162,8 @@ class Chain:
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:
-            answer = await asyncio.wait_for(call, CALL_SECONDS)
+            async with asyncio.timeout(CALL_SECONDS):
+                answer = await call
             if answer is None:
                 raise ValueError("null")
             return answer
@@ -406,10 +407,8 @@ class Chain:
     async def receipt(self, tx_hash: bytes) -> Receipt | None:
         """A transaction's receipt, or None while it is not mined."""
         try:
-            found = await asyncio.wait_for(
-                self._web3.eth.get_transaction_receipt(tx_hash),  # type: ignore[arg-type]
-                CALL_SECONDS,
-            )
+            async with asyncio.timeout(CALL_SECONDS):
+                found = await self._web3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]
         except Web3Exception:
             return None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:

@@ -20,6 +20,7 @@ from typing import Any, Protocol, TextIO, TypeVar
 from omnilytics.daemon.broker import Arrived, Broker
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
@@ -205,9 +206,7 @@ class Node:
             self.log("daemon.failed", str(error), "error", code=error.code, help=error.help)
             raise
         finally:
-            for task in [*background, *self._work]:
-                task.cancel()
-            await asyncio.gather(*background, *self._work, return_exceptions=True)
+            await end_tasks([*background, *self._work])
             await self.chain.close()
             if self._second_chain is not None:
                 await self._second_chain.close()
@@ -255,8 +254,7 @@ class Node:
                     await watching
                 await self._handle(part, await getting)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await end_tasks([watching])
 
     async def _handle(self, part: Part, event: Event) -> None:
         if isinstance(event, PresenceChanged):
@@ -326,8 +324,9 @@ class Node:
                 self.log("rpc.error", str(error), "warning", code=error.code)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
             self._look_again.clear()
-            with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._look_again.wait(), pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._look_again.wait()
 
     async def _after_transaction(self, _key: str, _receipt: object) -> None:
         self._members_changed = True
