@@ -1,0 +1,145 @@
+"""What an owner's part does with duties beside its rounds: safe mode, a slashed stake, a dead mate, collecting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from omnilytics.daemon.journal import Journal, StoredVector
+from omnilytics.daemon.node import Node, SnapshotSeen
+from omnilytics.daemon.owner import OwnerPart
+from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.training.data import Dataset
+from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
+from tests.market_views import seated, snapshot, state
+
+
+@dataclass
+class Queue:
+    """A transaction queue that only remembers what it was asked for."""
+
+    sent: list[tuple[str, tuple[Any, ...], int]] = field(default_factory=list)
+    idle: bool = True
+
+    def wanted(self, key: str, block: int) -> bool:
+        return True
+
+    def submit(self, key: str, function: str, *arguments: Any, value: int = 0, **fields: Any) -> None:
+        self.sent.append((function, arguments, value))
+
+
+@dataclass
+class ChainStub:
+    due: int = 0
+
+    async def withdrawable(self, account: bytes, tasks: list[int]) -> int:
+        return self.due
+
+
+@dataclass
+class NodeStub:
+    """As much of a node as an owner's part uses outside a round."""
+
+    me: bytes
+    journal: Journal
+    transactions: Queue = field(default_factory=Queue)
+    chain: ChainStub = field(default_factory=ChainStub)
+    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    clock: Callable[[], float] = lambda: 0.0
+
+    def log(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
+        self.events.append((event, {"msg": msg, **fields}))
+
+    def said(self, event: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.events if name == event]
+
+
+DATA = Dataset(np.zeros((2, 1)), np.array([0, 1], dtype=np.int64), ("a", "b"))
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeStub:
+    return NodeStub(seated(9)[0].account, Journal(tmp_path / "journal.sqlite"))
+
+
+def part_of(node: NodeStub, **choices: Any) -> OwnerPart:
+    return OwnerPart(cast(Node, node), 1, OwnerChoices(DATA, lambda _: bytes(32), **choices))
+
+
+def shown(me: Member, phase: RoundPhase = RoundPhase.IDLE, round_number: int = 2, **changes: Any) -> TaskSnapshot:
+    recent = (round_number).to_bytes(4, "big") + bytes([4]) + bytes(27)
+    others = tuple(replace(member, record=recent) for member in seated(9)[1:])
+    return snapshot(state(phase=phase, round=round_number, **changes), (me, *others))
+
+
+def with_record(member: Member, round_number: int, flags: int) -> Member:
+    return replace(member, record=round_number.to_bytes(4, "big") + bytes([flags]) + bytes(27))
+
+
+async def test_a_commitment_that_the_journal_does_not_know_means_safe_mode(node: NodeStub) -> None:
+    part = part_of(node)
+    me = with_record(seated(9)[0], 2, 1)
+    for _ in range(3):
+        await part.handle(SnapshotSeen(shown(me)))
+    (said,) = node.said("safe-mode")
+    assert said["msg"] == "round 2: chain holds my commitment, journal does not; safe mode"
+    assert "copy" in said["help"]
+    # Nothing that could become a second vector goes out any more ...
+    posting = shown(me, RoundPhase.POST, committed=0b111)
+    await part.handle(SnapshotSeen(posting))
+    playing = shown(with_record(me, 2, 1), RoundPhase.COMMIT, round_number=3)
+    await part.handle(SnapshotSeen(playing))
+    assert node.transactions.sent == []
+    # ... and pay and stake are still collected.
+    node.chain.due = 7
+    await part.handle(SnapshotSeen(shown(me, status=TaskStatus.ENDED)))
+    assert [function for function, _, _ in node.transactions.sent] == ["withdraw"]
+
+
+async def test_a_commitment_that_the_journal_knows_is_posted(node: NodeStub) -> None:
+    part = part_of(node)
+    me = with_record(seated(9)[0], 2, 1)
+    vector = bytes(shown(me).params.layout.byte_count)
+    node.journal.store_vector(1, 2, StoredVector(shown(me).state.ctx, bytes(32), vector, np.zeros(1, dtype=np.int64)))
+    await part.handle(SnapshotSeen(shown(me, RoundPhase.POST, committed=0b111)))
+    assert {function for function, _, _ in node.transactions.sent} == {"post"}
+    assert not node.said("safe-mode")
+
+
+async def test_a_slashed_stake_is_told_once_and_restored_only_when_wanted(node: NodeStub) -> None:
+    params = shown(seated(9)[0]).params
+    short = with_record(replace(seated(9)[0], stake=params.stake - 5), 2, 4)
+    cautious = part_of(node)
+    for _ in range(3):
+        await cautious.handle(SnapshotSeen(shown(short, short=1)))
+    assert len(node.said("stake.short")) == 1 and node.transactions.sent == []
+    await part_of(node, restore_stake=True).handle(SnapshotSeen(shown(short, short=1)))
+    assert node.transactions.sent == [("restoreStake", (1,), 5)]
+
+
+async def test_a_mate_that_is_dead_for_good_is_reported_and_expelled(node: NodeStub) -> None:
+    limit = shown(seated(9)[0]).params.max_missed_rounds
+    now = limit + 5
+    me = with_record(seated(9)[0], now, 4)
+    seen = shown(me, round_number=now)
+    dead = with_record(seen.members[1], 4, 4)
+    seen = replace(seen, members=(me, dead, *seen.members[2:]))
+    await part_of(node).handle(SnapshotSeen(seen))
+    assert node.transactions.sent == [("expel", (1, dead.account), 0)]
+    assert node.said("group.dead")[0]["peer_to"] == dead.account
+
+
+async def test_who_is_out_collects_and_has_finished(node: NodeStub) -> None:
+    part = part_of(node)
+    out = replace(seated(9)[0], status=MemberStatus.OUT)
+    node.chain.due = 9
+    await part.handle(SnapshotSeen(shown(out)))
+    assert [function for function, _, _ in node.transactions.sent] == ["withdraw"] and not part.finished
+    node.chain.due = 0
+    await part.handle(SnapshotSeen(shown(out)))
+    assert part.finished and len(node.said("task.done")) == 1
