@@ -160,6 +160,8 @@ def _misbehaving_owner(
                 if role == "never reveals" and state.status is TaskStatus.REVEALING:
                     act()
                     return
+                if role == "old data folder":
+                    self._go_back_in_time(event.snapshot)
                 if role == "gone for good" and state.status is TaskStatus.RUNNING and state.round >= start:
                     act()
                     person.die_now(None)
@@ -181,6 +183,18 @@ def _misbehaving_owner(
                 act()
                 return
             await super().post_vector(snapshot, round_number)
+
+        def _go_back_in_time(self, snapshot: TaskSnapshot) -> None:
+            """Keeps a copy of its folder, and comes back with that after it has committed."""
+            state, me = snapshot.state, snapshot.member(self._node.me)
+            if state.status is not TaskStatus.RUNNING or state.round < start or me is None or person.stage.gone:
+                return
+            if not me.committed_in(state.round):
+                person.copy_folder()
+            elif person.has_copy:
+                act()
+                person.stage.gone = True
+                person.die_now(1.0)
 
         def _post_late(self, snapshot: TaskSnapshot) -> None:
             stored = self._node.journal.vector(self._task, snapshot.state.round)

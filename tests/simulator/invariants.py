@@ -401,6 +401,13 @@ class Monitor:
         account = bytes.fromhex(log.arguments["account"][2:])
         if account in self.hostile or log.arguments["round"] == 0:
             return
+        if log.arguments["amount"] == self._deposit():
+            self.require(
+                self.faults.touched_since(self.name(account), self.now() - 90.0),
+                "who is there is not expelled",
+                f"{self.name(account)} was expelled after round {log.arguments['round']}, and was never away",
+            )
+            return
         closed = self.closes.get(self._ctx(log.arguments["round"]), [])
         since = min((moment for _, _, moment in closed), default=self.now()) - 45.0
         self.require(
@@ -408,6 +415,9 @@ class Monitor:
             "who follows the protocol is not slashed",
             f"{self.name(account)} was slashed in round {log.arguments['round']} without any trouble",
         )
+
+    def _deposit(self) -> int:
+        return self.params.deposit if self.params is not None else 0
 
     # ---------------------------------------------------------------------- money
 

@@ -38,6 +38,7 @@ OWNER_ROLES = (
     "wrong acknowledgement",
     "never reveals",
     "gone for good",
+    "old data folder",
 )
 MODEL_ROLES = (
     "silent for good",

@@ -175,12 +175,29 @@ class Participant:
                 await asyncio.sleep(5.0)
                 continue
             world.faults.touch(self.name)
+            if self.stage.gone and self.has_copy:
+                shutil.rmtree(self.home)
+                self._copy.rename(self.home)
             if self.away is None:
                 return
             away, self.away = self.away, 3.0
             await asyncio.sleep(away)
             world.faults.touch(self.name)
             world.counters["restarts after a crash"] += 1
+
+    @property
+    def _copy(self) -> Path:
+        return self.home.with_name(self.home.name + ".old")
+
+    @property
+    def has_copy(self) -> bool:
+        """Whether there is an older copy of its folder."""
+        return self._copy.exists()
+
+    def copy_folder(self) -> None:
+        """A copy of its folder, as a careless backup makes it."""
+        if not self.has_copy:
+            shutil.copytree(self.home, self._copy)
 
     def kill(self, away: float | None) -> None:
         """kill -9, from outside."""
