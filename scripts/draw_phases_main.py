@@ -56,4 +56,4 @@ def main(check: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/draw-phases")

@@ -81,47 +81,26 @@ async def measure(options: TestbedOptions, runs: Path) -> list[str]:
 @click.option("--owners", type=int, default=18, show_default=True)
 def main(rounds: int, seed: int, owners: int) -> None:
     """Run every poison and write docs/poisoning.md."""
-    options = TestbedOptions(
-        owners=owners,
-        group_size=3,
-        faulty=1,
-        rounds=rounds,
-        model="softmax",
-        data=None,
-        label=None,
-        skew=10.0,
-        seed=seed,
-        batch_size=None,
-        optimiser=None,
-        lane_bits=16,
-        strict=False,
-        rate=10**15,
-        broker="embedded",
-        chain=None,
-        key_file=None,
-        depth=0,
-        finality_depth=0,
-        block_seconds=1,
-        phase_seconds=60,
-        verify=False,
-    )
+    options = TestbedOptions(owners=owners, rounds=rounds, seed=seed)
     stamp = datetime.now(UTC)
     lines = asyncio.run(measure(options, ROOT / "runs" / f"poisons-{stamp:%Y-%m-%dT%H-%M-%S}"))
     arguments = " ".join(sys.argv[1:])
-    PAGE.write_text(
+    head = (
         "# Poisoning, measured\n\n"
-        f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}` on {stamp:%Y-%m-%d}: real chain, "
-        "broker and processes;\n"
-        f"{owners} owners in groups of 3, digits, softmax regression, {rounds} rounds, Dirichlet skew 10, f = 1, seed {seed}. "
-        "One run a row: groups are\ndrawn on the chain, so another run differs by some tenths of a point "
-        "(one row of the model owner's test set is 0.28 points).\n\n"
-        + "\n".join(lines)
-        + "\n\nOnly noise and scale by a whole group are claimed to be rejected always. A sign flip of factor 1 late in training is as\n"
-        "short as an honest gradient, and Krum cannot tell them apart; a single poisoned owner is diluted by its honest mates.\n",
-        encoding="utf-8",
+        f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}` on {stamp:%Y-%m-%d}, with real chain, "
+        f"broker and processes: {owners} owners in groups of 3,\n"
+        f"digits, softmax regression, {rounds} rounds, Dirichlet skew 10, f = 1, seed {seed}. One run a row. "
+        "Groups are drawn on the chain, so another run differs by\n"
+        "some tenths of a point; one row of the model owner's test set is 0.28 points.\n\n"
     )
+    foot = (
+        "\n\nOnly noise and scale by a whole group are claimed to be rejected always. A sign flip of factor 1 late in "
+        "training is as short as an\nhonest gradient, and Krum cannot tell them apart; a single poisoned owner is diluted "
+        "by its honest mates.\n"
+    )
+    PAGE.write_text(head + "\n".join(lines) + foot, encoding="utf-8")
     click.echo(PAGE, err=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/poison-table")

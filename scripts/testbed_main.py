@@ -27,20 +27,46 @@ _KINDS = ", ".join(POISONS)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--owners", type=int, default=18, show_default=True, help="Data owners, a process each.")
-@click.option("--group-size", type=int, default=3, show_default=True, help="Owners in a group.")
-@click.option("--faulty", type=int, default=1, show_default=True, help="Poisoned groups that Multi-Krum tolerates.")
-@click.option("--rounds", type=int, default=20, show_default=True)
-@click.option("--model", default="softmax", show_default=True, help="softmax, or mlp:64,32 with other widths too.")
+@click.option(
+    "--owners", type=int, default=TestbedOptions.owners, show_default=True, help="Data owners, a process each."
+)
+@click.option("--group-size", type=int, default=TestbedOptions.group_size, show_default=True, help="Owners in a group.")
+@click.option(
+    "--faulty",
+    type=int,
+    default=TestbedOptions.faulty,
+    show_default=True,
+    help="Poisoned groups that Multi-Krum tolerates.",
+)
+@click.option("--rounds", type=int, default=TestbedOptions.rounds, show_default=True)
+@click.option(
+    "--model", default=TestbedOptions.model, show_default=True, help="softmax, or mlp:64,32 with other widths too."
+)
 @click.option("--data", type=click.Path(path_type=Path), help=".npz (X, y) or .csv instead of scikit-learn's digits.")
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
-@click.option("--skew", type=float, default=10.0, show_default=True, help="Dirichlet: the smaller, the more uneven.")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the split, the weights and the batches.")
+@click.option(
+    "--skew",
+    type=float,
+    default=TestbedOptions.skew,
+    show_default=True,
+    help="Dirichlet: the smaller, the more uneven.",
+)
+@click.option(
+    "--seed",
+    type=int,
+    default=TestbedOptions.seed,
+    show_default=True,
+    help="For the split, the weights and the batches.",
+)
 @click.option("--batch-size", type=int, help="Rows of an owner's batch.")
 @click.option("--optimiser", help="As momentum:RATE,DECAY or sgd:RATE.")
-@click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), default="16", show_default=True)
+@click.option(
+    "--lane-bits", type=click.Choice(["8", "16", "32"]), default=str(TestbedOptions.lane_bits), show_default=True
+)
 @click.option("--strict", is_flag=True, help="Select G - f - 2 groups instead of G - f.")
-@click.option("--rate", type=int, default=10**15, show_default=True, metavar="WEI", help="For an owner and round.")
+@click.option(
+    "--rate", type=int, default=TestbedOptions.rate, show_default=True, metavar="WEI", help="For an owner and round."
+)
 @click.option("--poison", metavar="KIND:COUNT", help=f"So many whole groups are hostile: {_KINDS}.")
 @click.option("--poison-owners", metavar="KIND:COUNT", help="So many single owners are hostile.")
 @click.option("--kill", multiple=True, metavar="WHO@WHEN[:ROUND]", help="model@settle or owner@post; round 3.")
@@ -50,12 +76,26 @@ _KINDS = ", ".join(POISONS)
 @click.option("--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2.")
 @click.option("--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2.")
 @click.option("--verify", is_flag=True, help="Compare every decrypted sum with the owners' own quantised updates.")
-@click.option("--broker", default="embedded", show_default=True, metavar="embedded|mosquitto|URL")
+@click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|URL")
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="Private key that pays on that chain.")
-@click.option("--depth", type=int, default=0, show_default=True, help="Blocks between commit and post.")
-@click.option("--finality-depth", type=int, default=0, show_default=True, help="Blocks that daemons stay behind.")
-@click.option("--block-seconds", type=int, default=1, show_default=True, help="Slowest block time to allow for.")
+@click.option(
+    "--depth", type=int, default=TestbedOptions.depth, show_default=True, help="Blocks between commit and post."
+)
+@click.option(
+    "--finality-depth",
+    type=int,
+    default=TestbedOptions.finality_depth,
+    show_default=True,
+    help="Blocks that daemons stay behind.",
+)
+@click.option(
+    "--block-seconds",
+    type=int,
+    default=TestbedOptions.block_seconds,
+    show_default=True,
+    help="Slowest block time to allow for.",
+)
 @click.option(
     "--phase-seconds", type=int, help="Deadline of each phase (default 60; 30 with --kill, which waits for it)."
 )
@@ -122,4 +162,4 @@ async def _run(options: TestbedOptions, folder: Path, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/testbed")

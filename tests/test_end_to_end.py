@@ -28,30 +28,7 @@ from tests.adversaries.eavesdropper import (
 )
 from tests.adversaries.poisons import parse_poison
 
-OPTIONS = TestbedOptions(
-    owners=9,
-    group_size=3,
-    faulty=0,
-    rounds=2,
-    model="softmax",
-    data=None,
-    label=None,
-    skew=10.0,
-    seed=1,
-    batch_size=None,
-    optimiser=None,
-    lane_bits=16,
-    strict=False,
-    rate=10**15,
-    broker="embedded",
-    chain=None,
-    key_file=None,
-    depth=0,
-    finality_depth=0,
-    block_seconds=1,
-    phase_seconds=60,
-    verify=True,
-)
+OPTIONS = TestbedOptions(owners=9, faulty=0, rounds=2, seed=1, verify=True)
 
 
 @dataclass

@@ -18,30 +18,7 @@ from scripts.launcher.summary import Story
 from scripts.launcher.tables import money_lines, owner_table, report, round_table
 from tests.adversaries.poisons import PoisonOrder
 
-OPTIONS = TestbedOptions(
-    owners=18,
-    group_size=3,
-    faulty=1,
-    rounds=5,
-    model="softmax",
-    data=None,
-    label=None,
-    skew=10.0,
-    seed=0,
-    batch_size=None,
-    optimiser=None,
-    lane_bits=16,
-    strict=False,
-    rate=10**15,
-    broker="embedded",
-    chain=None,
-    key_file=None,
-    depth=1,
-    finality_depth=0,
-    block_seconds=1,
-    phase_seconds=60,
-    verify=False,
-)
+OPTIONS = TestbedOptions(rounds=5, depth=1)
 
 # ------------------------------------------------------------------------- options
 

@@ -34,9 +34,9 @@ class LogReader:
         for line in whole.splitlines():
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 record = None
-            if isinstance(record, dict) and "event" in record:
+            if isinstance(record, dict) and isinstance(record.get("event"), str):
                 yield record
             else:
                 self.bad_lines += 1

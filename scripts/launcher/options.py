@@ -23,32 +23,34 @@ KILLS = {("model", "settle"), ("owner", "post")}
 
 @dataclass(frozen=True)
 class TestbedOptions:
-    """The options of scripts/testbed."""
+    """The options of scripts/testbed, with its defaults."""
 
     __test__ = False
 
-    owners: int
-    group_size: int
-    faulty: int
-    rounds: int
-    model: str
-    data: Path | None
-    label: str | None
-    skew: float
-    seed: int
-    batch_size: int | None
-    optimiser: str | None
-    lane_bits: int
-    strict: bool
-    rate: int
-    broker: str
-    chain: str | None
-    key_file: Path | None
-    depth: int
-    finality_depth: int
-    block_seconds: int
-    phase_seconds: int
-    verify: bool
+    owners: int = 18
+    group_size: int = 3
+    faulty: int = 1
+    rounds: int = 20
+    model: str = "softmax"
+    # None: scikit-learn's digits.
+    data: Path | None = None
+    label: str | None = None
+    skew: float = 10.0
+    seed: int = 0
+    batch_size: int | None = None
+    optimiser: str | None = None
+    lane_bits: int = 16
+    strict: bool = False
+    rate: int = 10**15
+    broker: str = "embedded"
+    # None: a local anvil.
+    chain: str | None = None
+    key_file: Path | None = None
+    depth: int = 0
+    finality_depth: int = 0
+    block_seconds: int = 1
+    phase_seconds: int = 60
+    verify: bool = False
     poison: PoisonOrder | None = None
     poison_owners: PoisonOrder | None = None
     kills: tuple[Kill, ...] = field(default=())
