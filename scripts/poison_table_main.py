@@ -87,7 +87,7 @@ def main(rounds: int, seed: int, owners: int) -> None:
     arguments = " ".join(sys.argv[1:])
     head = (
         "# Poisoning, measured\n\n"
-        f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}` on {stamp:%Y-%m-%d}, with real chain, "
+        f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}`, {stamp:%Y-%m-%d}, with real chain, "
         f"broker and processes: {owners} owners in groups of 3,\n"
         f"digits, softmax regression, {rounds} rounds, Dirichlet skew 10, f = 1, seed {seed}. One run a row. "
         "Groups are drawn on the chain, so another run differs by\n"
@@ -95,7 +95,7 @@ def main(rounds: int, seed: int, owners: int) -> None:
     )
     foot = (
         "\n\nOnly noise and scale by a whole group are claimed to be rejected always. A sign flip of factor 1 late in "
-        "training is as short as an\nhonest gradient, and Krum cannot tell them apart; a single poisoned owner is diluted "
+        "training is as short as an\nhonest gradient, and Krum cannot tell them apart; one poisoned owner is diluted "
         "by its honest mates.\n"
     )
     PAGE.write_text(head + "\n".join(lines) + foot, encoding="utf-8")

@@ -37,7 +37,7 @@ class Queue:
 class ChainStub:
     due: int = 0
 
-    async def withdrawable(self, account: bytes, tasks: list[int]) -> int:
+    async def withdrawable(self, account: bytes, tasks: list[int], block: int | None = None) -> int:
         return self.due
 
 
