@@ -249,9 +249,9 @@ class Chain:
         """How often each group was paid."""
         return list(await self._view("getPaidRounds", task_id))
 
-    async def withdrawable(self, account: bytes, task_ids: Sequence[int]) -> int:
-        """Wei that a withdrawal would pay."""
-        return int(await self._view("withdrawable", _checksum(account), list(task_ids)))
+    async def withdrawable(self, account: bytes, task_ids: Sequence[int], block: int | None = None) -> int:
+        """Wei that a withdrawal would pay, as of a block."""
+        return int(await self._view("withdrawable", _checksum(account), list(task_ids), block=block))
 
     async def credits(self, account: bytes) -> int:
         """Wei credited to an account over all tasks."""

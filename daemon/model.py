@@ -499,7 +499,8 @@ class ModelPart:
         node = self._node
         if not node.transactions.wanted("withdraw", snapshot.state_block):
             return
-        amount = await node.chain.withdrawable(node.me, [self._task])
+        # At the snapshot's own block: another one may be older, or of a fork that does not last.
+        amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)
         if amount > 0:
             self._send(snapshot, "withdraw", "withdraw", [self._task], node.me, wei_expected=amount)
         else:

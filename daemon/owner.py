@@ -309,7 +309,8 @@ class OwnerPart(OwnerRoundPlayer):
         node = self._node
         if not node.transactions.wanted("withdraw", snapshot.state_block):
             return
-        amount = await node.chain.withdrawable(node.me, [self._task])
+        # At the snapshot's own block: another one may be older, or of a fork that does not last.
+        amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)
         if amount > 0:
             to = self._choices.withdraw_to or node.me
             self._send(snapshot, "withdraw", "withdraw", [self._task], to, wei_expected=amount)
