@@ -20,6 +20,7 @@ from eth_abi.exceptions import DecodingError
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import Web3Exception
 
+from omnilytics.daemon.recursion import keep_recursion_bounded
 from omnilytics.peers.errors import ChainError, ChainMismatchError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
@@ -120,6 +121,9 @@ def load_artifact(path: Path = ARTIFACT) -> dict[str, Any]:
     return loaded
 
 
+keep_recursion_bounded()
+
+
 class Chain:
     """One RPC, one market contract."""
 
@@ -173,7 +177,7 @@ class Chain:
             raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
             raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: it answers with nonsense") from error
 
