@@ -10,7 +10,9 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
+from eth_utils.exceptions import ValidationError
 
+from omnilytics.daemon.recursion import keep_recursion_bounded
 from omnilytics.peers.errors import KeyFileError
 from omnilytics.peers.keys import BoxIdentity, public_from_secret
 
@@ -18,6 +20,12 @@ from omnilytics.peers.keys import BoxIdentity, public_from_secret
 # keys on one machine ask for the light setting.
 _STRONG = 2**18
 _LIGHT = 2**12
+# A key file has some 500 bytes. More work than this to open one is a file that was tampered with.
+_MOST_BYTES = 16_384
+_MOST_MEMORY_BYTES = 1 << 30
+_MOST_ROUNDS = 10_000_000
+
+keep_recursion_bounded()
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,36 @@ def create_keys(folder: Path, password: str, light: bool = False) -> Keys:
 def load_keys(folder: Path, password: str) -> Keys:
     """Reads both key files. Raises KeyFileError in words that say what to do."""
     return Keys(
-        Account.from_key(_load(folder / "account.json", password)),
+        _account(_load(folder / "account.json", password)),
         _box(_load(folder / "box.json", password)),
     )
 
 
+def _account(secret: bytes) -> LocalAccount:
+    try:
+        account: LocalAccount = Account.from_key(secret)
+    except (ValidationError, ValueError) as error:
+        raise KeyFileError("account.json holds no secp256k1 key", help="restore it from a backup") from error
+    return account
+
+
 def _box(secret: bytes) -> BoxIdentity:
+    if len(secret) != 32:
+        raise KeyFileError(f"box.json holds {len(secret)} bytes, no X25519 key", help="restore it from a backup")
     return BoxIdentity(secret, public_from_secret(secret))
+
+
+def _check_cost(kdf: dict[str, Any]) -> None:
+    """Raises TypeError or KeyError for a file whose key would cost more memory or time than any that we make."""
+    if "n" in kdf:
+        n, r, p = (kdf[name] for name in ("n", "r", "p"))
+        fine = all(type(value) is int and value > 0 for value in (n, r, p)) and n > 1 and n & (n - 1) == 0
+        if not fine or 128 * n * r > _MOST_MEMORY_BYTES or n * r * p > _MOST_ROUNDS:
+            raise TypeError
+    elif type(kdf["c"]) is not int or not 0 < kdf["c"] <= _MOST_ROUNDS:
+        raise TypeError
+    if type(kdf["dklen"]) is not int or not 32 <= kdf["dklen"] <= 64:
+        raise TypeError
 
 
 def _load(path: Path, password: str) -> bytes:
@@ -77,14 +108,19 @@ def _load(path: Path, password: str) -> bytes:
         raise KeyFileError(f"no key file {path}", help="make one: omnilytics init")
     _refuse_open_to_others(path)
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise TypeError
         stored = json.loads(path.read_text(encoding="utf-8"))
+        _check_cost(stored["crypto"]["kdfparams"])
         return bytes(Account.decrypt(stored, password))
     except (
         json.JSONDecodeError,
         KeyError,
         TypeError,
         AttributeError,
+        OverflowError,
         NotImplementedError,
+        RecursionError,
         UnicodeDecodeError,
     ) as error:
         raise KeyFileError(f"{path} is not a key file", help="restore it from a backup") from error
