@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 
 from omnilytics.peers.errors import ConfigurationError
 
+# Bounds what a file of nothing but dots or brackets can cost.
+_MOST_BYTES = 16_384
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -94,8 +97,13 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
     said: dict[str, Any] = {}
     if path.exists():
         try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ConfigurationError(f"{path} has {path.stat().st_size} bytes; at most {_MOST_BYTES} make sense")
             said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except RecursionError:
+            raise ConfigurationError(f"{path} is nested too deep") from None
+        # Not UTF-8, not TOML, or a number of thousands of digits.
+        except ValueError as error:
             raise ConfigurationError(f"{path}: {error}") from error
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
@@ -108,6 +116,9 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
     said |= {name: value for name, value in overrides.items() if value is not None}
     for name, value in said.items():
         default = known[name].default
+        # Before anything prints it: Python refuses to print thousands of digits.
+        if isinstance(value, int) and abs(value) >= 2**256:
+            raise ConfigurationError(f"option '{name}' is a number beyond 256 bits")
         if isinstance(default, bool):
             wanted: type | tuple[type, ...] = bool
         elif isinstance(default, float):
