@@ -9,7 +9,10 @@ import csv
 import difflib
 import math
 import re
+import struct
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
 
 #: Fewest rows that `dirichlet_split` leaves an owner.
 MINIMUM_ROWS = 8
+
+#: An array may always unpack to so many bytes, and beyond that to so many times its packed size.
+MAX_UNPACKED_BYTES = 1 << 26
+MAX_PACKING = 100
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ def read_npz(path: Path) -> Dataset:
     have the wrong shape, type or values.
     """
     try:
+        _refuse_bombs(path)
         with np.load(path, allow_pickle=False) as archive:
             missing = [name for name in ("X", "y") if name not in archive.files]
             if missing:
@@ -123,8 +131,14 @@ def read_npz(path: Path) -> Dataset:
             features, labels = archive["X"], archive["y"]
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError):
+    except (
+        *(ValueError, KeyError, AttributeError, TypeError, SyntaxError, EOFError, OverflowError),
+        # RuntimeError also for encrypted members, unknown compression (NotImplementedError) and deep headers.
+        *(RuntimeError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
+    ):
         raise DataError(f"{path}: not a readable .npz file of plain numbers and texts") from None
+    if not isinstance(features, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise DataError(f"{path}: X or y is no array")
     if features.ndim != 2:
         raise DataError(f"{path}: X must have shape (rows, columns), not {features.shape}")
     if features.dtype.kind not in "buif":
@@ -133,12 +147,36 @@ def read_npz(path: Path) -> Dataset:
         raise DataError(f"{path}: X has {features.shape[0]} rows but y has shape {labels.shape}")
     if features.shape[0] == 0:
         raise DataError(f"{path}: dataset has 0 rows")
+    if features.shape[1] == 0:
+        raise DataError(f"{path}: dataset has 0 feature columns")
     if labels.dtype.kind not in "buifU":
         raise DataError(f"{path}: y must hold numbers or texts, not {labels.dtype}")
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError(f"{path}: label of row {np.flatnonzero(~np.isfinite(labels))[0] + 1} is not finite")
     indices, classes = _classify([_label_text(value) for value in labels.tolist()])
     return _located(path, features.astype(np.float64), indices, classes)
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Raises DataError where unpacking would take far more memory than the file's size lets anybody expect."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.filename not in ("X.npy", "y.npy"):
+                continue
+            if info.file_size > max(MAX_UNPACKED_BYTES, MAX_PACKING * info.compress_size):
+                raise DataError(
+                    f"{path}: {info.filename} unpacks from {info.compress_size} to {info.file_size} bytes",
+                    help="save it without compression: numpy.savez",
+                )
+            with archive.open(info) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(member)
+                if dtype.hasobject:
+                    raise ValueError  # would have to be unpickled
+                # numpy makes room for what the header says before it looks at what there is.
+                if math.prod(shape) * dtype.itemsize != info.file_size - member.tell() or dtype.itemsize == 0:
+                    raise DataError(f"{path}: {info.filename} does not hold the values that its header announces")
 
 
 def read_csv(path: Path, label_column: str) -> Dataset:
@@ -242,9 +280,9 @@ def _parse_csv(path: Path, reader: _csv.Reader, label_column: str) -> Dataset:
     header = [name.strip() for name in next(reader, [])]
     if not header:
         raise DataError(f"{path}: no header; the first line must name the columns")
-    doubled = [name for name in header if header.count(name) > 1]
-    if doubled:
-        raise DataError(f"{path}: column {doubled[0]!r} appears more than once")
+    most, times = Counter(header).most_common(1)[0]
+    if times > 1:
+        raise DataError(f"{path}: column {most!r} appears more than once")
     if label_column not in header:
         raise DataError(
             f"{path}: no column {label_column!r}{_suggestion(label_column, header)} (columns: {_listing(header)})"
@@ -323,7 +361,8 @@ def _label_text(value: object) -> str:
 
 def _is_whole(text: str) -> bool:
     """Whether the text is exactly how Python writes a whole number."""
-    return re.fullmatch(r"0|-?[1-9][0-9]*", text) is not None
+    # int() takes no more than 4,300 digits; the largest float64 has 309.
+    return re.fullmatch(r"0|-?[1-9][0-9]{0,399}", text) is not None
 
 
 def _listing(names: Sequence[str]) -> str:
