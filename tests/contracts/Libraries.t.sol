@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity ^0.8.30;
 
-import {BoxKeys} from "@market/BoxKeys.sol";
-import {CommitmentChain} from "@market/CommitmentChain.sol";
-import {Krum} from "@market/Krum.sol";
-import {RingSums} from "@market/RingSums.sol";
+import {Face} from "./Face.sol";
 import {Test} from "./Test.sol";
 
 /// @dev What a reader of docs/protocol.md would write, one lane at a time.
@@ -81,36 +78,9 @@ library Naive {
     }
 }
 
-/// @dev The libraries take calldata; a call to oneself makes some.
-contract Face {
-    function distances(bytes calldata data, uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits)
-        external
-        pure
-        returns (uint256[] memory totals)
-    {
-        totals = new uint256[](groups * (groups - 1) / 2);
-        RingSums.addDistances(data, groups, groupSize, words, laneBits, totals);
-    }
-
-    function head(bytes32 ctx, uint256 seat, uint256 firstChunk, uint256 chunkWords, bytes calldata data, bytes32 next)
-        external
-        pure
-        returns (bytes32)
-    {
-        return CommitmentChain.head(CommitmentChain.tag(ctx, seat), firstChunk, chunkWords * 32, data, next);
-    }
-
-    function step(bytes32 ctx, uint256 seat, uint256 chunk, uint256 words, bytes calldata data, uint256 owner)
-        external
-        pure
-        returns (bytes32, bytes32)
-    {
-        return CommitmentChain.step(ctx, seat, chunk, words, data, owner);
-    }
-}
-
 contract LibrariesTest is Test {
-    Face internal face = new Face();
+    uint256 internal constant LINK_MASK = (1 << 208) - 1;
+    Face internal face = Face(vm.deployCode(vm.envOr("FACE_ARTIFACT", string("Face.sol:Face")))); // the mutation run names others
 
     function _interleave(bytes[] memory vectors) private pure returns (bytes memory data) {
         for (uint256 i = 0; i < vectors.length; ++i) {
@@ -240,15 +210,15 @@ contract LibrariesTest is Test {
         isTrue(tried != 0, "no bad cases");
     }
 
-    function _krumCase(string memory json, string memory kind, uint256 i) private pure returns (uint256) {
+    function _krumCase(string memory json, string memory kind, uint256 i) private view returns (uint256) {
         uint256 groups = vm.parseJsonUint(json, _case(kind, i, "groups"));
         uint256 faulty = vm.parseJsonUint(json, _case(kind, i, "faulty"));
         bool strict = vm.parseJsonBool(json, _case(kind, i, "strict"));
         uint256[] memory distances = vm.parseJsonUintArray(json, _case(kind, i, "distances"));
-        return Krum.select(distances, groups, groups - faulty - 2, groups - faulty - (strict ? 2 : 0));
+        return face.select(distances, groups, groups - faulty - 2, groups - faulty - (strict ? 2 : 0));
     }
 
-    function testFuzz_krum_equals_naive(uint256 seed, uint8 count_, uint8 faulty_, bool strict, uint8 spread) external pure {
+    function testFuzz_krum_equals_naive(uint256 seed, uint8 count_, uint8 faulty_, bool strict, uint8 spread) external view {
         uint256 count = bound(count_, 3, 10);
         uint256 faulty = bound(faulty_, 0, (count - 3) / 2);
         uint256[] memory d = new uint256[](count * (count - 1) / 2);
@@ -256,7 +226,7 @@ contract LibrariesTest is Test {
             d[i] = uint256(keccak256(abi.encode(seed, i))) % (spread % 2 == 0 ? 4 : 2 ** 100); // small ones: many ties
         }
         uint256 winners = count - faulty - (strict ? 2 : 0);
-        equal(Krum.select(d, count, count - faulty - 2, winners), Naive.krum(d, count, count - faulty - 2, winners), "selected");
+        equal(face.select(d, count, count - faulty - 2, winners), Naive.krum(d, count, count - faulty - 2, winners), "selected");
     }
 
     // ------------------------------------------------------------------ commitment chain
@@ -275,11 +245,11 @@ contract LibrariesTest is Test {
         uint256 chunkWords = vm.parseJsonUint(json, _case("case", i, "chunkWords"));
         bytes memory vector = vm.parseJsonBytes(json, _case("case", i, "vector"));
         bytes32[] memory links = vm.parseJsonBytes32Array(json, _case("case", i, "links"));
-        equal(CommitmentChain.tag(ctx, seat), vm.parseJsonBytes32(json, _case("case", i, "tag")), "tag");
-        equal(CommitmentChain.terminal(ctx, seat), vm.parseJsonBytes32(json, _case("case", i, "terminal")), "terminal");
-        bytes32 root = face.head(ctx, seat, 0, chunkWords, vector, CommitmentChain.terminal(ctx, seat));
+        equal(face.tag(ctx, seat), vm.parseJsonBytes32(json, _case("case", i, "tag")), "tag");
+        equal(face.terminal(ctx, seat), vm.parseJsonBytes32(json, _case("case", i, "terminal")), "terminal");
+        bytes32 root = face.head(ctx, seat, 0, chunkWords, vector, face.terminal(ctx, seat));
         equal(root, vm.parseJsonBytes32(json, _case("case", i, "root")), "root");
-        equal(uint256(root) & CommitmentChain.LINK_MASK, vm.parseJsonUint(json, _case("case", i, "keptRoot")), "kept root");
+        equal(uint256(root) & LINK_MASK, vm.parseJsonUint(json, _case("case", i, "keptRoot")), "kept root");
         uint256[] memory first = vm.parseJsonUintArray(json, _case("case", i, "partFirst"));
         bytes[] memory parts = vm.parseJsonBytesArray(json, _case("case", i, "partData"));
         bytes32[] memory nexts = vm.parseJsonBytes32Array(json, _case("case", i, "partNextLink"));
@@ -314,15 +284,15 @@ contract LibrariesTest is Test {
             // the rules of Market._checkPart
             if (vm.parseJsonUint(json, _case("bad", i, "firstChunk")) != 0) continue;
             if (data.length != left && (data.length == 0 || data.length > left || data.length % (chunkWords * 32) != 0)) continue;
-            if (data.length == left && next != CommitmentChain.terminal(ctx, seat)) continue;
-            uint256 link = uint256(face.head(ctx, seat, 0, chunkWords, data, next)) & CommitmentChain.LINK_MASK;
+            if (data.length == left && next != face.terminal(ctx, seat)) continue;
+            uint256 link = uint256(face.head(ctx, seat, 0, chunkWords, data, next)) & LINK_MASK;
             isTrue(link != vm.parseJsonUint(json, _case("bad", i, "keptRoot")), "bad vector accepted");
         }
     }
 
     // ------------------------------------------------------------------ box keys
 
-    function test_low_order_and_odd_keys_are_refused() external pure {
+    function test_low_order_and_odd_keys_are_refused() external view {
         bytes32[7] memory low = [
             bytes32(0),
             bytes32(uint256(1) << 248),
@@ -333,17 +303,17 @@ contract LibrariesTest is Test {
             0xeeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f
         ];
         for (uint256 i = 0; i < low.length; ++i) {
-            isTrue(!BoxKeys.acceptable(low[i]), "low order");
-            isTrue(!BoxKeys.acceptable(low[i] | bytes32(uint256(0x80))), "low order, high bit set");
+            isTrue(!face.acceptable(low[i]), "low order");
+            isTrue(!face.acceptable(low[i] | bytes32(uint256(0x80))), "low order, high bit set");
         }
-        isTrue(!BoxKeys.acceptable(0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f), "above p");
-        isTrue(!BoxKeys.acceptable(0x09000000000000000000000000000000000000000000000000000000000000ff), "high bit");
+        isTrue(!face.acceptable(0xffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f), "above p");
+        isTrue(!face.acceptable(0x09000000000000000000000000000000000000000000000000000000000000ff), "high bit");
     }
 
-    function test_ordinary_keys_are_accepted() external pure {
-        isTrue(BoxKeys.acceptable(0x0900000000000000000000000000000000000000000000000000000000000000), "base point");
-        isTrue(BoxKeys.acceptable(0xebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f), "p - 2");
-        isTrue(BoxKeys.acceptable(0xecfffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe7f), "near p - 1");
-        isTrue(BoxKeys.acceptable(0x85a0a0ab4f1d6ba01bd2ee8c8d1ee7a4a07bb9b6c4e2f8d0e25d9d1a7d1a2b3c), "any");
+    function test_ordinary_keys_are_accepted() external view {
+        isTrue(face.acceptable(0x0900000000000000000000000000000000000000000000000000000000000000), "base point");
+        isTrue(face.acceptable(0xebffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f), "p - 2");
+        isTrue(face.acceptable(0xecfffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe7f), "near p - 1");
+        isTrue(face.acceptable(0x85a0a0ab4f1d6ba01bd2ee8c8d1ee7a4a07bb9b6c4e2f8d0e25d9d1a7d1a2b3c), "any");
     }
 }

@@ -17,7 +17,8 @@ abstract contract MarketBase is Test {
     mapping(uint256 taskId => address[]) internal seated; // by seat, read from the contract after the draw
 
     function setUp() public virtual {
-        market = IMarket(vm.deployCode("Market.sol:Market")); // by name: compiled once, not once a test contract
+        // by name: compiled once, not once a test contract; the mutation run names another
+        market = IMarket(vm.deployCode(vm.envOr("MARKET_ARTIFACT", string("Market.sol:Market"))));
         p = _params();
         vm.roll(1000);
         vm.warp(1_800_000_000);

@@ -30,6 +30,7 @@ interface Vm {
     function parseJsonBytes32Array(string calldata, string calldata) external pure returns (bytes32[] memory);
     function parseJsonBytesArray(string calldata, string calldata) external pure returns (bytes[] memory);
     function toString(uint256) external pure returns (string memory);
+    function envOr(string calldata, string calldata) external view returns (string memory);
     function deployCode(string calldata) external returns (address);
     function snapshotValue(string calldata, string calldata, uint256) external;
 }

@@ -1,0 +1,1 @@
+"""The contract's libraries against their Python twins, on random chunks."""
