@@ -158,11 +158,12 @@ def standing_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
     duties: list[Duty] = []
     if me.stake < snapshot.params.stake:
         duties.append(RestoreStake(snapshot.params.stake - me.stake))
-    open_now = state.phase is RoundPhase.COMMIT and snapshot.time < state.phase_end
     idle_group = state.sat_out >> group & 1 or not state.playable >> group & 1
     # The first mate to declare that the group sits out spares the others the gas; once in a while everybody has
-    # to, or an honest owner could be expelled together with the mate that it waits for.
-    if open_now and idle_group and 2 * (state.round - me.record_round) > limit and me.record_round < state.round:
+    # to, or an honest owner could be expelled together with the mate that it waits for. The commit phase may have
+    # closed by then: a sign of life is taken until the next round opens.
+    undeclared = idle_group or state.phase is not RoundPhase.COMMIT
+    if undeclared and 2 * (state.round - me.record_round) > limit and me.record_round < state.round:
         duties.append(SignOfLife(state.round))
     over = state.round - 1 if state.phase is RoundPhase.COMMIT else state.round
     if state.phase is RoundPhase.IDLE or not state.committed >> group & 1:

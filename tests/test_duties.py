@@ -481,5 +481,8 @@ def test_an_honest_owner_whose_mate_is_away_says_that_it_lives_before_it_could_b
     for silent in range(10):
         said = SignOfLife(9) in standing_duties(_with_records(sitting, {me.seat: 9 - silent}), me.account)
         assert said == (2 * silent > limit), silent
+    # The phase may have closed before it could say so: late is in time, until the next round opens.
+    late = replace(shown, state=replace(shown.state, phase=RoundPhase.POST))
+    assert SignOfLife(9) in standing_duties(_with_records(late, {me.seat: 1}), me.account)
     # While its group still plays, committing is the sign.
     assert SignOfLife(9) not in standing_duties(_with_records(shown, {me.seat: 1}), me.account)

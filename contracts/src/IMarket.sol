@@ -256,6 +256,7 @@ interface IMarket {
 
     /// @notice Declares that the caller's group cannot play this round: a sign of life, and the others need not wait. Not after one's own commit; also when the group is out of
     /// the round already.
+    /// Until the next round opens it is taken late, as a sign of life only: the phase may have closed before the caller could act.
     function sitOut(uint256 taskId, bytes32 ctx) external;
 
     /// @notice Posts the caller's vector, or chunks firstChunk.. of it, from `depth` blocks after the close of the commit phase.

@@ -220,16 +220,22 @@ contract Market is IMarket, ReentrancyGuardTransient {
     }
 
     function sitOut(uint256 taskId, bytes32 ctx) external {
-        Task storage t = _enter(taskId, RoundPhase.Commit, ctx);
+        Task storage t = _advance(taskId);
         TaskState storage s = t.state;
+        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+        if (s.ctx != ctx) revert WrongContext(s.ctx, ctx);
         Member storage m = _member(t, msg.sender);
         uint256 group = _group(t, m);
         _requireUndeclared(s, m);
 
         m.record = bytes32(uint256(s.round) << ROUND_SHIFT | FLAG_SAT_OUT);
-        s.satOut |= uint32(1 << group);
         emit SatOut(taskId, s.round, msg.sender, m.seat);
-        _closeCommitWhenDone(taskId, t);
+        // INVARIANT: after the commit phase it changes nothing but the sign of life. Without that, mates who let the
+        // phase close early, round after round, could have a living owner expelled.
+        if (s.phase == RoundPhase.Commit) {
+            s.satOut |= uint32(1 << group);
+            _closeCommitWhenDone(taskId, t);
+        }
     }
 
     function post(uint256 taskId, bytes32 ctx, uint256 firstChunk, bytes calldata data, bytes32 nextHash) external {

@@ -634,6 +634,51 @@ contract MarketRoundsTest is MarketBase {
         _checkMoney(task);
     }
 
+    function test_a_sign_of_life_may_come_late_and_changes_nothing_else() external {
+        p.rounds = 20;
+        p.maxGroups = 6;
+        _start();
+        address[] memory seats = _seats();
+        for (uint256 round = 1; round <= 4; ++round) {
+            _open();
+            // Two mates sit out first: the phase closes before the third could say anything.
+            vm.prank(seats[0]);
+            market.sitOut(task, ctx);
+            vm.prank(seats[1]);
+            market.sitOut(task, ctx);
+            for (uint256 g = 1; g < 6; ++g) {
+                _commitGroup(g);
+            }
+            isTrue(_phase() == IMarket.RoundPhase.Post, "closed");
+            IMarket.TaskState memory before = market.getTask(task);
+            vm.prank(STRANGER);
+            vm.expectRevert(abi.encodeWithSelector(IMarket.NotMember.selector, STRANGER));
+            market.sitOut(task, ctx);
+            vm.prank(seats[2]);
+            vm.expectRevert(abi.encodeWithSelector(IMarket.WrongContext.selector, ctx, bytes32("other")));
+            market.sitOut(task, "other");
+            // who has committed is alive, and must post
+            vm.prank(seats[3]);
+            vm.expectRevert(abi.encodeWithSelector(IMarket.AlreadyCommitted.selector, seats[3]));
+            market.sitOut(task, ctx);
+            if (round % 2 == 0) _postAll();
+            if (round == 4) _settleAll();
+            vm.prank(seats[2]);
+            market.sitOut(task, ctx);
+            vm.prank(seats[2]);
+            vm.expectRevert(abi.encodeWithSelector(IMarket.AlreadySatOut.selector, seats[2]));
+            market.sitOut(task, ctx);
+            equal(market.getTask(task).satOut, before.satOut, "satOut");
+            equal(market.getTask(task).committed, before.committed, "committed");
+            if (round % 2 == 1) _postAll();
+            if (round != 4) _settleAll();
+            equal(market.getTask(task).complete, before.committed, "everybody else posted and was settled");
+        }
+        vm.expectRevert(abi.encodeWithSelector(IMarket.StillAlive.selector, seats[2], 0, 2));
+        market.expel(task, seats[2]);
+        _checkMoney(task);
+    }
+
     function test_dissolving_can_close_the_commit_phase_and_end_the_task() external {
         p.rounds = 20;
         p.maxEmptyRounds = 10;
