@@ -52,6 +52,12 @@ def main_with(command: click.Command) -> None:
         click.echo(f"error: {error.message}", err=True)
         click.echo(f"  {error.help}", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A path that cannot be: too long, through a file, on a read-only disk.
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{error.strerror or error}", err=True)
+        click.echo("  check the paths among the options, and who may read and write there", err=True)
+        sys.exit(OmniLyticsError.exit_code)
 
 
 if __name__ == "__main__":

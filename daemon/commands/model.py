@@ -42,8 +42,8 @@ def model() -> None:
 @click.option("--phase-seconds", type=int, default=60, show_default=True, help="Commit, post and settle each.")
 @click.option("--turn-seconds", type=int, default=5, show_default=True, help="A settler's turn.")
 @click.option("--settle-price-cap", type=int, default=50 * 10**9, show_default=True, metavar="WEI")
-@click.option("--seed", type=int, default=0, show_default=True, help="For the initial weights.")
-@click.option("--task", type=int, help="Go on with this task instead of creating one.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For the initial weights.")
+@click.option("--task", type=click.IntRange(1, 2**63 - 1), help="Go on with this task instead of creating one.")
 def run(**options: Any) -> None:
     """Create a task with its reward in escrow, train through it to the end, collect what is left.
 

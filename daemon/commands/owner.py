@@ -19,7 +19,11 @@ def owner() -> None:
 @network_options
 @click.option("--data", type=click.Path(path_type=Path, dir_okay=False), required=True, help=".npz (X, y) or .csv.")
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
-@click.option("--task", type=int, help="The task to join (default: the first open one that fits the data).")
+@click.option(
+    "--task",
+    type=click.IntRange(1, 2**63 - 1),
+    help="The task to join (default: the first open one that fits the data).",
+)
 @click.option("--max-stake", type=int, default=10**18, metavar="WEI", help="Join no task with a larger stake.")
 @click.option("--restore-stake", is_flag=True, help="After a slashing, restore the stake and play on.")
 @click.option("--withdraw-to", metavar="ADDRESS", help="Where earnings go (default: the own account).")

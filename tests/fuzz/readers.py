@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -17,12 +18,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from omnilytics.daemon.broker import parse_broker_url
-from omnilytics.daemon.cli import cli
+from omnilytics.daemon.cli import cli, main_with
 from omnilytics.daemon.config import load_settings
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.spec import decode_spec
@@ -376,12 +376,13 @@ def _command_line(data: bytes, folder: Path) -> object:
         arguments.append(str(folder / word) if word in ("own.csv", "own.npz") else word)
     arguments += ["--market", "0x" + "ab" * 20] if "--market" not in arguments else []
     arguments += ["--home", str(folder / "home")] if "--home" not in arguments else []
-    with _in(folder):
+    said = io.StringIO()
+    with _in(folder), contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         try:
-            cli(arguments, standalone_mode=False)
-        except (click.ClickException, click.exceptions.Exit):
-            return None
-        except SystemExit:
+            main_with(_With(arguments))  # type: ignore[arg-type]  # all that is asked of a command is to be called
+        except SystemExit as leaving:
+            if leaving.code == 0 or leaving.code not in range(10) or len(said.getvalue()) < 10:
+                raise AssertionError(f"exit code {leaving.code}, words {said.getvalue()!r}") from None
             return None
     raise AssertionError("a daemon without keys ran")
 
@@ -402,6 +403,16 @@ class _in:
         import os
 
         os.chdir(self._before)
+
+
+@dataclass(frozen=True)
+class _With:
+    """The command line with its arguments, as the shell would give them."""
+
+    arguments: list[str]
+
+    def __call__(self, standalone_mode: bool) -> object:
+        return cli(self.arguments, standalone_mode=standalone_mode)
 
 
 @cache
