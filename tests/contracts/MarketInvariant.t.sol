@@ -9,10 +9,9 @@ import {MarketBase} from "./MarketBase.sol";
 contract Handler is MarketBase {
     uint256 internal constant ACTORS = 12; // up to eleven seats, and one more
     uint256 public steps;
-    uint256 public roundsEnded;
     mapping(bytes32 action => uint256) public done;
     uint256[] internal taskIds;
-    uint256 internal lastRound;
+    uint256 internal lastEnded;
     mapping(uint256 group => uint256) internal lastPaid;
     mapping(uint256 task => bool) internal read;
 
@@ -23,7 +22,7 @@ contract Handler is MarketBase {
         p.faultyGroups = 0;
         p.valueCount = 20; // two words, two chunks of one
         p.chunkWords = 1;
-        p.rounds = 4;
+        p.rounds = 8;
         p.maxMissedRounds = 1;
         p.maxEmptyRounds = 2;
         _create();
@@ -42,14 +41,15 @@ contract Handler is MarketBase {
             _checkMoney(taskIds[i]);
         }
         _checkSolvent();
-        // nobody is paid twice a round
+        // nobody is paid twice a round, or before its end
         uint256[] memory paid = market.getPaidRounds(task);
-        uint256 round = market.getTask(task).round;
+        IMarket.TaskState memory s = market.getTask(task);
+        uint256 ended = s.phase == IMarket.RoundPhase.Idle ? s.round : s.round - 1;
         for (uint256 g = 0; g < paid.length; ++g) {
-            isTrue(paid[g] - lastPaid[g] <= 1, "paid twice in one step");
-            isTrue(paid[g] <= round, "paid more often than rounds");
+            isTrue(paid[g] - lastPaid[g] <= ended - lastEnded, "paid more often than rounds ended");
             lastPaid[g] = paid[g];
         }
+        lastEnded = ended;
     }
 
     /// @dev Balance covers credits, stakes held, escrow not yet given away, pay not yet collected, and what is burned.
@@ -181,12 +181,21 @@ contract Handler is MarketBase {
     function restoreStake(uint256 seed) external step("restore") {
         IMarket.TaskState memory s = _sync();
         if (s.status != IMarket.TaskStatus.Running) return;
-        uint256 seat = seed % (uint256(s.groupCount) * 3);
-        (bool playing, IMarket.Member memory member) = _canPlay(seat, s);
-        if (!playing || member.stake == p.stake) return;
-        vm.deal(member.account, 1e24);
-        vm.prank(member.account);
+        // one of those that lack something, if there is any
+        uint256 seats = uint256(s.groupCount) * 3;
+        for (uint256 i = 0; i < seats; ++i) {
+            (bool playing, IMarket.Member memory member) = _canPlay((seed % seats + i) % seats, s);
+            if (!playing || member.stake == p.stake) continue;
+            return _restore(member.account);
+        }
+    }
+
+    function _restore(address who) private {
+        (, IMarket.Member memory member) = _find(who);
+        vm.deal(who, 1e24);
+        vm.prank(who);
         market.restoreStake{value: p.stake - member.stake}(task);
+        ++done["stake restored"];
     }
 
     /// @dev May be refused for good reasons; then nothing may have changed.
@@ -196,7 +205,8 @@ contract Handler is MarketBase {
         if (seed % 2 == 0) {
             vm.prank(who);
             (bool left,) = address(market).call(abi.encodeCall(market.leave, (task)));
-            if (left) ++done["left"];
+            if (left && market.getTask(task).status == IMarket.TaskStatus.Joining) ++done["left while joining"];
+            else if (left) ++done["left while running"];
         } else {
             vm.prank(STRANGER);
             (bool expelled,) = address(market).call(abi.encodeCall(market.expel, (task, who)));
@@ -234,16 +244,95 @@ contract Handler is MarketBase {
         ++done["round settled"];
     }
 
+    /// @dev A sign of life at any time: may be refused; then nothing may have changed.
+    function signOfLife(uint256 seed) external step("sign of life") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Running) return;
+        vm.prank(seated[task][seed % (uint256(s.groupCount) * 3)]);
+        (bool taken,) = address(market).call(abi.encodeCall(market.sitOut, (task, ctx)));
+        if (taken && s.phase != IMarket.RoundPhase.Commit) {
+            ++done["late sign of life"];
+            equal(market.getTask(task).satOut, s.satOut, "too late to sit out");
+        }
+    }
+
+    /// @dev A running task between two rounds, with all four groups playing, and at least `rounds` rounds to come.
+    function _intact(IMarket.TaskState memory s, uint256 rounds) private view returns (bool) {
+        return s.status == IMarket.TaskStatus.Running && s.phase == IMarket.RoundPhase.Idle && s.short | s.dissolved == 0
+            && s.groupCount == 4 && s.round + rounds < p.rounds;
+    }
+
+    /// @dev One group misses as many rounds as it takes, in silence or sitting out; then one of it leaves, or is expelled.
+    function neglect(uint256 seed) external step("neglect") {
+        if (!_intact(_sync(), 2)) return;
+        uint256 group = seed % 4;
+        bool silent = seed / 4 % 2 == 0;
+        address first = seated[task][group * 3];
+        for (uint256 round = 0; round < 2; ++round) {
+            _open();
+            for (uint256 other = 0; other < 4; ++other) {
+                if (other != group) _commitGroup(other);
+            }
+            if (silent) {
+                _pass();
+                market.poke(task);
+            } else {
+                vm.prank(first);
+                market.sitOut(task, ctx);
+            }
+            _postAll();
+            if (seed / 64 % 4 == 0) {
+                _pass(); // nobody settles: late
+                market.poke(task);
+            } else {
+                _settleAll();
+            }
+        }
+        if (seed / 16 % 4 == 0) _open(); // also while others may commit
+        uint256 seat = group * 3 + (silent ? seed / 256 % 3 : 1 + seed / 256 % 2); // who sat out is alive
+        if (seed / 8 % 2 == 0) {
+            vm.prank(seated[task][seat]);
+            market.leave(task);
+            ++done["left while running"];
+        } else {
+            vm.prank(STRANGER);
+            market.expel(task, seated[task][seat]);
+            ++done["expelled"];
+        }
+        isTrue(market.getTask(task).dissolved == 1 << group, "dissolved");
+    }
+
+    /// @dev Some of one group keep their vectors back and are slashed; later they may restore their stakes.
+    function withhold(uint256 seed) external step("withhold") {
+        if (!_intact(_sync(), 1)) return;
+        uint256 group = seed % 4;
+        uint256 silent = 1 + seed / 4 % 7; // any but none of the three
+        _open();
+        _commitAll();
+        _deep();
+        for (uint256 seat = 0; seat < 12; ++seat) {
+            if (seat / 3 != group || silent >> (seat % 3) & 1 == 0) _post(seat);
+        }
+        _pass();
+        market.poke(task);
+        isTrue(market.getTask(task).short == 1 << group, "short");
+        if (seed / 32 % 2 == 0) _settleAll();
+        for (uint256 position = 0; position < 3; ++position) {
+            if (silent >> position & 1 == 1 && seed >> (8 + position) & 1 == 1) _restore(seated[task][group * 3 + position]);
+        }
+    }
+
     function another() external step("another task") {
         IMarket.TaskState memory s = _sync();
         if (s.status != IMarket.TaskStatus.Ended && s.status != IMarket.TaskStatus.Cancelled) return;
-        if (taskIds.length >= 3) return;
+        if (taskIds.length >= 5) return;
         vm.deal(MODEL_OWNER, 1e30);
         _create();
         taskIds.push(task);
         for (uint256 g = 0; g < 24; ++g) {
             lastPaid[g] = 0;
         }
+        lastEnded = 0;
     }
 
     /// @dev Everybody but the market falls silent; then everybody withdraws. Only burned wei may stay.
@@ -296,7 +385,7 @@ contract MarketInvariantTest is MarketBase {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        bytes4[13] memory list = [
+        bytes4[17] memory list = [
             Handler.joinOrLeave.selector,
             Handler.joinMany.selector,
             Handler.reveal.selector,
@@ -309,15 +398,18 @@ contract MarketInvariantTest is MarketBase {
             Handler.leaveOrExpel.selector,
             Handler.withdraw.selector,
             Handler.pass.selector,
-            Handler.another.selector
+            Handler.another.selector,
+            Handler.wholeRound.selector,
+            Handler.neglect.selector,
+            Handler.withhold.selector,
+            Handler.signOfLife.selector
         ];
         targets = new FuzzSelector[](1);
         targets[0].addr = address(handler);
-        targets[0].selectors = new bytes4[](14);
-        for (uint256 i = 0; i < 13; ++i) {
+        targets[0].selectors = new bytes4[](list.length);
+        for (uint256 i = 0; i < list.length; ++i) {
             targets[0].selectors[i] = list[i];
         }
-        targets[0].selectors[13] = Handler.wholeRound.selector;
     }
 
     /// @dev The handler checks money and solvency after each step; this only names the invariant.
@@ -327,7 +419,8 @@ contract MarketInvariantTest is MarketBase {
 
     /// @dev After each campaign everybody is silent, and everything is withdrawn.
     function afterInvariant() external {
-        string[6] memory names = ["join", "round settled", "settle", "left", "expelled", "restore"];
+        string[6] memory names =
+            ["round settled", "late sign of life", "left while joining", "left while running", "expelled", "stake restored"];
         for (uint256 i = 0; i < names.length; ++i) {
             emit log_named_uint(names[i], handler.done(bytes32(bytes(names[i]))));
         }
