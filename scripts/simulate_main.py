@@ -106,4 +106,4 @@ def _summary(seed: int, tally: Tally) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="scripts/simulate")

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from omnilytics.daemon.cli import cli, main
+from omnilytics.daemon.commands.tasks import _printable
 from omnilytics.daemon.keystore import create_keys
 from omnilytics.daemon.node import lock_home
 from scripts import chain_process
@@ -361,3 +362,7 @@ async def test_tasks_are_listed_for_people_and_for_programs(anvil: chain_process
         code, out, _ = await run_beside("tasks", *where, "--json")
         (task,) = json.loads(out)["tasks"]
         assert (task["task"], task["status"], task["stake_wei"]) == (1, "joining", 4 * 10**15)
+
+
+def test_a_strangers_description_cannot_steer_the_terminal() -> None:
+    assert _printable("\x1b[2Jfine\n\u202e\x07é") == "?[2Jfine???é"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from omnilytics.peers.errors import ConfigurationError
-from scripts.launcher.follow import LogReader, Progress
+from scripts.launcher.chaos import Mishap, outcomes
+from scripts.launcher.follow import LogReader, Progress, Record
 from scripts.launcher.options import Kill, TestbedOptions, parse_kill
 from scripts.launcher.participants import load_data, model_arguments, network_arguments, owner_seed
 from scripts.launcher.summary import Story
@@ -306,3 +307,44 @@ def test_a_summary_can_be_written_and_plotted(tmp_path: Path) -> None:
     assert json.loads(json.dumps(told)) == told
     plot_summary(told, tmp_path / "summary.png")
     assert (tmp_path / "summary.png").read_bytes()[:4] == b"\x89PNG"
+
+
+# --------------------------------------------------------------------------- chaos
+
+
+def _line(ts: str, event: str, **fields: Any) -> Record:
+    return {"ts": f"2026-01-01T00:00:{ts}+00:00", "event": event, **fields}
+
+
+def _mishap(ts: str, round_number: int = 1) -> Mishap:
+    return Mishap("killed", "owner-00", round_number, "commit", 0.0, f"2026-01-01T00:00:{ts}+00:00", 1.0)
+
+
+def _judged(mishaps: list[Mishap], own: list[Record], void: list[int] | None = None) -> list[bool | None]:
+    model = [
+        ("model", _line("10.000", "phase.enter", round=2, phase="commit")),
+        ("model", _line("15.000", "round.done", round=2, data={"void_groups": void or []})),
+    ]
+    told = outcomes(mishaps, [*model, *(("owner-00", record) for record in own)], 2)
+    return [item["back_in_next_round"] for item in told]
+
+
+def test_who_plays_in_the_next_round_is_back() -> None:
+    own = [_line("05.000", "daemon.ready"), _line("11.000", "round.begin", round=2, group=0)]
+    assert _judged([_mishap("02.000")], own) == [True]
+
+
+def test_who_does_nothing_in_the_next_round_is_not_back() -> None:
+    own = [_line("05.000", "daemon.ready")]
+    assert _judged([_mishap("02.000")], own) == [False]
+    own.append(_line("11.000", "phase.enter", round=2, group=0))
+    assert _judged([_mishap("02.000")], own) == [False]
+    assert _judged([_mishap("02.000")], own, void=[0]) == [True], "a mate had its group sit out"
+
+
+def test_who_is_away_when_the_round_opens_or_killed_again_is_not_judged() -> None:
+    assert _judged([_mishap("02.000")], []) == [None]
+    late = [_line("10.500", "daemon.ready"), _line("11.000", "phase.enter", round=2, group=0)]
+    assert _judged([_mishap("02.000")], late) == [None]
+    own = [_line("05.000", "daemon.ready")]
+    assert _judged([_mishap("02.000"), _mishap("10.100")], own) == [None, None]

@@ -28,10 +28,16 @@ def tasks(as_json: bool, **options: Any) -> None:
     for task in found:
         click.echo(
             f"{task['task']:>4} {task['status']:<10} round {task['round']} of {task['rounds']}, "
-            f"{task['members']} owners, {task['rate_wei']} wei a round, stake {task['stake_wei']} wei, {task['spec']}"
+            f"{task['members']} owners, {task['rate_wei']} wei a round, stake {task['stake_wei']} wei, "
+            f"{_printable(task['spec'])}"
         )
     if not found:
         click.echo("no tasks yet", err=True)
+
+
+def _printable(text: str) -> str:
+    """A stranger's text for a terminal: no escape sequences, no end of lines."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 async def _read(settings: Any) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,8 +39,11 @@ class Mishap:
     round: int
     phase: str
     second: float
+    # Wall clock, as the logs write it.
+    ts: str
     away_seconds: float = 0.0
-    # The first round opened after its restart, and whether it has committed or sat out there (only kills).
+    # Only kills: the first round opened after its restart, and whether it was back there: it played, or followed
+    # the round while a mate declared that their group sits out. None where it was killed again before that.
     next_round: int | None = None
     back_in_next_round: bool | None = None
 
@@ -170,7 +174,8 @@ class Chaos:
 
     def _mishap(self, what: str, whom: str, away: float) -> Mishap:
         second = round(time.monotonic() - self._started, 2)
-        mishap = Mishap(what, whom, self._round, self._phase, second, round(away, 2))
+        ts = datetime.now(UTC).isoformat(timespec="milliseconds")
+        mishap = Mishap(what, whom, self._round, self._phase, second, ts, round(away, 2))
         self.mishaps.append(mishap)
         return mishap
 
@@ -219,27 +224,39 @@ def outcomes(mishaps: list[Mishap], records: list[tuple[str, Record]], rounds: i
         for name, record in records
         if name == "model" and record["event"] == "phase.enter" and record.get("phase") == "commit"
     }
+    void = {
+        record["round"]: set(record["data"]["void_groups"])
+        for name, record in records
+        if name == "model" and record["event"] == "round.done"
+    }
     told = []
-    for number, mishap in enumerate(mishaps):
+    for mishap in mishaps:
         if mishap.what == "killed":
-            own = [record for name, record in records if name == mishap.whom]
-            boots = list(dict.fromkeys(record["boot_id"] for record in own))
-            # Its lives in order; the mishap's number among its own deaths says which restart followed.
-            death = sum(other.whom == mishap.whom and other.what == "killed" for other in mishaps[:number])
-            later = [record for record in own if death + 1 < len(boots) and record["boot_id"] == boots[death + 1]]
-            ready = next((record["ts"] for record in later if record["event"] == "daemon.ready"), None)
-            following = [r for r, ts in sorted(opened.items()) if ready is not None and ts > ready]
-            mishap.next_round = following[0] if following else None
-            if mishap.next_round is not None and mishap.next_round <= rounds:
-                signs = {
-                    record["event"]
-                    for record in later
-                    if record.get("round") == mishap.next_round
-                    and (
-                        record["event"] in ("round.begin", "round.sat-out")
-                        or (record["event"] == "tx.mined" and record["data"]["function"] == "commit")
-                    )
-                }
-                mishap.back_in_next_round = bool(signs)
+            _judge(mishap, mishaps, [record for name, record in records if name == mishap.whom], opened, void, rounds)
         told.append(asdict(mishap))
     return told
+
+
+def _judge(
+    mishap: Mishap,
+    mishaps: list[Mishap],
+    own: list[Record],
+    opened: dict[int, str],
+    void: dict[int, set[int]],
+    rounds: int,
+) -> None:
+    """Whether a killed owner was back in the first round that was opened after its restart."""
+    never = "9999"
+    again = min((m.ts for m in mishaps if m.whom == mishap.whom and m.ts > mishap.ts), default=never)
+    lives = [record for record in own if mishap.ts < record["ts"] < again]
+    ready = next((record["ts"] for record in lives if record["event"] == "daemon.ready"), None)
+    following = [number for number, ts in sorted(opened.items()) if ready is not None and ready < ts < again]
+    if not following or following[0] > rounds:
+        return
+    mishap.next_round = following[0]
+    there = [record for record in lives if record.get("round") == mishap.next_round]
+    if not there and again != never:
+        return
+    groups = {record["group"] for record in own if "group" in record}
+    played = any(record["event"] in ("round.begin", "round.sat-out") for record in there)
+    mishap.back_in_next_round = played or (bool(there) and bool(groups & void.get(mishap.next_round, set())))
