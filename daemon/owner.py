@@ -275,7 +275,11 @@ class OwnerPart(OwnerRoundPlayer):
         if stored is None or stored.ctx != snapshot.state.ctx:
             # Unless we are in safe mode by now, the snapshot is of a fork that our journal does not know.
             return
-        parts = post_parts(stored, snapshot.params, me.seat)
+        try:
+            parts = post_parts(stored, snapshot.params, me.seat)
+        except CommitmentError as error:
+            self._node.log("post.refused", str(error), "error", code=error.code, task=self._task, round=round_number)
+            return
         if len(parts) > 1:
             # Some may be on the chain from an earlier life, or from before a refusal.
             opening = await self._node.chain.opening(self._task, round_number, snapshot.block)

@@ -29,8 +29,13 @@ class PostPart:
 
 
 def post_parts(stored: StoredVector, params: TaskParams, seat: int) -> list[PostPart]:
-    """The calls of post that a vector takes, in order."""
+    """The calls of post that a vector takes, in order.
+
+    Raises CommitmentError when the vector was committed from another seat: it must not be shown then.
+    """
     chain = links(stored.vector, params.chunk_words, stored.ctx, seat)
+    if chain[0] != stored.root:
+        raise CommitmentError(f"the vector was not committed from seat {seat}: the groups were drawn anew; not posting")
     return [
         PostPart(first, data, chain[following])
         for first, data, following in split_parts(stored.vector, params.chunk_words, MAX_PART_BYTES)

@@ -15,6 +15,7 @@ from omnilytics.daemon.node import Node, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.peers.commitment import root
 from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
 from tests.market_views import seated, snapshot, state
 
@@ -104,11 +105,25 @@ async def test_a_commitment_that_the_journal_does_not_know_means_safe_mode(node:
 async def test_a_commitment_that_the_journal_knows_is_posted(node: NodeStub) -> None:
     part = part_of(node)
     me = with_record(seated(9)[0], 2, 1)
-    vector = bytes(shown(me).params.layout.byte_count)
-    node.journal.store_vector(1, 2, StoredVector(shown(me).state.ctx, bytes(32), vector, np.zeros(1, dtype=np.int64)))
+    node.journal.store_vector(1, 2, _stored(me, me.seat))
     await part.handle(SnapshotSeen(shown(me, RoundPhase.POST, committed=0b111)))
     assert {function for function, _, _ in node.transactions.sent} == {"post"}
     assert not node.said("safe-mode")
+
+
+async def test_a_vector_committed_from_another_seat_is_never_shown(node: NodeStub) -> None:
+    """A reorg can draw other groups: what was masked in the old ones must not leave."""
+    part = part_of(node)
+    me = with_record(seated(9)[0], 2, 1)
+    node.journal.store_vector(1, 2, _stored(me, me.seat + 1))
+    await part.handle(SnapshotSeen(shown(me, RoundPhase.POST, committed=0b111)))
+    assert node.transactions.sent == [] and len(node.said("post.refused")) == 1
+
+
+def _stored(me: Member, seat: int) -> StoredVector:
+    params, ctx = shown(me).params, shown(me).state.ctx
+    vector = bytes(params.layout.byte_count)
+    return StoredVector(ctx, root(vector, params.chunk_words, ctx, seat), vector, np.zeros(1, dtype=np.int64))
 
 
 async def test_a_slashed_stake_is_told_once_and_restored_only_when_wanted(node: NodeStub) -> None:

@@ -87,7 +87,7 @@ interface IMarket {
     struct TaskState {
         address modelOwner;
         bytes32 boxKey;
-        bytes32 paramsHash; // keccak256(abi.encode(params, boxKey, keccak256(spec)))
+        bytes32 paramsHash; // keccak256(abi.encode(params, boxKey, keccak256(spec))); from the draw on keccak256(abi.encode(that, seats as in GroupsDrawn))
         TaskStatus status;
         RoundPhase phase;
         uint8 groupCount; //     G as drawn

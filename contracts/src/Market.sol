@@ -586,6 +586,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
             s.status = TaskStatus.Running;
             s.closeBlock = 0;
             s.phaseEnd = _after(t.params.openSeconds);
+            // Every round's context binds the draw: after a reorg that drew other groups, what was agreed and committed in
+            // the old ones fits no round any more.
+            s.paramsHash = keccak256(abi.encode(s.paramsHash, order));
             emit GroupsDrawn(taskId, groups, order, s.phaseEnd);
         }
     }

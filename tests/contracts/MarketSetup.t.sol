@@ -120,6 +120,18 @@ contract MarketSetupTest is MarketBase {
         market.createTask{value: reward + pot}(p, MODEL_KEY, "{}");
     }
 
+    function test_the_draw_is_part_of_every_context() external {
+        _start();
+        address[] memory seats = _seats();
+        IMarket.Member[] memory members = market.getMembers(task);
+        bytes memory order = new bytes(seats.length);
+        for (uint256 i = 0; i < members.length; ++i) {
+            if (members[i].seat != 255) order[members[i].seat] = bytes1(uint8(i));
+        }
+        bytes32 offered = keccak256(abi.encode(p, MODEL_KEY, keccak256("{}")));
+        equal(market.getTask(task).paramsHash, keccak256(abi.encode(offered, order)), "paramsHash after the draw");
+    }
+
     function test_createTask() external {
         (uint256 reward, uint256 pot) = market.escrowRequired(p);
         vm.expectEmit(true, true, false, true);
