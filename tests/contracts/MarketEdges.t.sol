@@ -143,6 +143,17 @@ contract MarketEdgesTest is MarketBase {
         equal(pot, 3 * 20 gwei * (31 * market.settleGas(5, 3, 200, 16, false) + market.settleGas(5, 3, 51, 16, true)), "pot");
     }
 
+    /// @dev 72,000 bytes from each of 15 owners are 3 gas short of three quarters of a block; a word more, and it takes a fourth.
+    function test_the_time_to_post_to_the_word() external {
+        p.chunkWords = 200;
+        p.settleSeconds = 5000;
+        p.valueCount = 16 * 2250;
+        p.postSeconds = 12 * (5 + 3);
+        market.escrowRequired(p);
+        p.valueCount += 1;
+        _refused("postSeconds", 12 * (5 + 3), 12 * (5 + 4));
+    }
+
     function test_settle_calldata_bound_to_the_byte() external {
         p.valueCount = 16 * 300;
         p.postSeconds = 5000;
@@ -386,6 +397,27 @@ contract MarketEdgesTest is MarketBase {
     }
 
     // ------------------------------------------------------------------ money
+
+    /// @dev The least there is to share: three wei for two mates.
+    function test_a_single_wei_is_shared() external {
+        p.faultyGroups = 0;
+        p.rate = 1;
+        _start();
+        address[] memory seats = _seats();
+        _open();
+        _commitAll();
+        _deep();
+        for (uint256 seat = 1; seat < 15; ++seat) {
+            _post(seat);
+        }
+        _pass();
+        market.poke(task);
+        equal(market.credits(seats[1]), 1, "a wei");
+        equal(market.credits(seats[2]), 1, "a wei");
+        equal(market.getTask(task).compensation, 2, "compensation");
+        equal(market.totalBurned(), 1, "the odd one");
+        _checkMoney(task);
+    }
 
     function test_views_add_up() external {
         _start();

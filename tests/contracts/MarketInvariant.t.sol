@@ -106,7 +106,7 @@ contract Handler is MarketBase {
 
     function joinMany(uint256 seed) external step("join many") {
         if (_sync().status != IMarket.TaskStatus.Joining) return;
-        for (uint256 i = 0; i < 9 + seed % 4; ++i) {
+        for (uint256 i = 0; i < (seed % 2 == 0 ? ACTORS : 9 + seed / 2 % 4); ++i) {
             (bool found,) = _find(_owner(i));
             if (!found && _status() == IMarket.TaskStatus.Joining) _join(_owner(i));
         }
@@ -116,8 +116,9 @@ contract Handler is MarketBase {
         if (_sync().status != IMarket.TaskStatus.Revealing) return;
         for (uint256 i = 0; i < ACTORS; ++i) {
             (bool found, IMarket.Member memory member) = _find(_owner(i));
-            // most reveal, some not
-            if (found && member.status == 0 && seed >> (2 * i) & 3 != 0 && _status() == IMarket.TaskStatus.Revealing) _reveal(_owner(i));
+            // mostly all reveal, else most
+            bool does = seed % 4 != 0 || seed >> (2 * i + 2) & 3 != 0;
+            if (found && member.status == 0 && does && _status() == IMarket.TaskStatus.Revealing) _reveal(_owner(i));
         }
     }
 
