@@ -84,7 +84,7 @@ class LocalMarket:
         tx_hash = await self.send(keys, function, *arguments, value=value)
         # Mined at once, but an anvil under load answers a moment earlier.
         async with asyncio.timeout(20):
-            while (receipt := await self.chain.receipt(tx_hash)) is None:
+            while (receipt := await self.chain.receipt(tx_hash)) is None:  # noqa: ASYNC110 (no event tells of a block)
                 await asyncio.sleep(0.01)
         assert receipt.succeeded, function
         return receipt
