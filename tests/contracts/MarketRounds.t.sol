@@ -440,7 +440,7 @@ contract MarketRoundsTest is MarketBase {
     function testFuzz_settle_selects_as_the_naive_reference(uint256 seed, uint8 width, uint8 missing) external {
         p.laneBits = uint8(8 << (width % 3));
         p.maxMagnitude = 10;
-        p.faultyGroups = 0;
+        p.faultyGroups = uint8(seed / 2 % 2);
         p.maxGroups = 6;
         p.strictSelection = seed % 2 == 0;
         _start();
@@ -487,7 +487,7 @@ contract MarketRoundsTest is MarketBase {
             if (complete >> (seat / 3) & 1 == 1) vectors[next++] = _vector(ctx, seat);
         }
         distances = Naive.distances(vectors, 3, p.laneBits);
-        uint256 winners = Naive.krum(distances, count, count - 2, count - (p.strictSelection ? 2 : 0));
+        uint256 winners = Naive.krum(distances, count, count - p.faultyGroups - 2, count - p.faultyGroups - (p.strictSelection ? 2 : 0));
         for (uint256 g = 0; g < 6; ++g) {
             if (complete >> g & 1 == 0) continue;
             selected |= (winners & 1) << g;
