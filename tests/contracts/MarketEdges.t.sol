@@ -467,6 +467,24 @@ contract MarketEdgesTest is MarketBase {
         }
     }
 
+    /// @dev Twenty chunks, fifteen owners: after the last seat it is the first one's turn again.
+    function test_turns_go_round() external {
+        p.valueCount = 16 * 20;
+        p.chunkWords = 1;
+        p.settleSeconds = 2000;
+        _start();
+        address[] memory seats = _seats();
+        _open();
+        _commitAll();
+        _postAll();
+        for (uint256 chunk = 0; chunk < 20; ++chunk) {
+            isTrue(_settler(chunk) == seats[(1 + chunk) % 15], "whose turn it is");
+            _settle(chunk); // within its turn
+        }
+        isTrue(market.getTask(task).selected != 0, "settled");
+        _checkMoney(task);
+    }
+
     function test_strict_selection_pays_two_groups_fewer() external {
         for (uint256 strict = 0; strict < 2; ++strict) {
             p.strictSelection = strict == 1;
