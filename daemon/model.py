@@ -19,7 +19,7 @@ from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.posting import MAX_PART_BYTES, PostedVectors
-from omnilytics.daemon.protection.envelope import seal_model
+from omnilytics.daemon.protection.sealing import seal_model
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset

@@ -17,7 +17,7 @@ from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.node import Node
-from omnilytics.daemon.protection.envelope import open_model
+from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import decode_payload

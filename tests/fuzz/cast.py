@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.protection.envelope import seal_model
+from omnilytics.daemon.protection.sealing import seal_model
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import ModelPayload, encode_payload

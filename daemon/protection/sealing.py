@@ -1,4 +1,4 @@
-"""The envelope: the model travels encrypted under a fresh key a round, and the chain pins both.
+"""Sealing: the model travels encrypted under a fresh key a round, and the chain pins both.
 
 It keeps the model from everybody but the registered owners of the task, and nothing from them.
 The commitment is to key and plaintext together: a NaCl box alone does not commit to its key, so
