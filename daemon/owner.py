@@ -12,7 +12,7 @@ from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.posting import PostedVectors, post_parts
-from omnilytics.daemon.spec import decode_spec
+from omnilytics.daemon.spec import TaskSpec, decode_spec
 from omnilytics.peers import owner_round
 from omnilytics.peers.duties import (
     ExpelMate,
@@ -39,6 +39,7 @@ from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import (
     MemberStatus,
     RoundPhase,
+    TaskParams,
     TaskSnapshot,
     TaskStatus,
     bits,
@@ -100,17 +101,38 @@ class OwnerPart(OwnerRoundPlayer):
                 f"task {task} wants a stake of {params.stake} wei, more than {self._choices.max_stake} wei",
                 help="raise --max-stake, or join another task",
             )
-        if spec.model.value_count != params.value_count:
+        if spec.side.value_count != params.value_count:
             raise ModelMismatchError(
-                f"the task's model has {spec.model.value_count} values, its vectors {params.value_count}"
+                f"the task's model has {spec.side.value_count} values, its vectors {params.value_count}"
             )
+        if spec.means.model_selection != params.model_selection:
+            who = "model owner" if params.model_selection else "contract"
+            raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
         dataset = self._choices.dataset
+        self._check_rows(spec, params)
         if dataset.column_count != spec.feature_count:
             raise DataError(
                 f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
                 help="check --data, and that columns are in the order the task describes",
             )
         self._spec, self._dataset = spec, dataset.with_classes(spec.classes)
+
+    def _check_rows(self, spec: TaskSpec, params: TaskParams) -> None:
+        """Raises DataError or ParameterError where rows would be used twice, or a sum would give single rows away."""
+        rows = self._choices.dataset.row_count
+        if spec.means.fresh_rows and rows < spec.batch_size * params.rounds:
+            raise DataError(
+                f"dataset has {rows} rows, the task needs {spec.batch_size * params.rounds}: {params.rounds} rounds of "
+                f"{spec.batch_size}, each row used once",
+                help="bring more rows, or join another task",
+            )
+        together = spec.batch_size * params.group_size
+        if together < spec.least_group_rows and not self._choices.allow_thin_sums:
+            raise ParameterError(
+                f"a group's sum would hold {together} rows; with protection {spec.protection} and "
+                f"{spec.architecture} fewer than {spec.least_group_rows} give single rows away",
+                help="join another task, or allow it with --allow-thin-sums",
+            )
 
     async def handle(self, event: Event) -> None:
         """One event."""

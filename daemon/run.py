@@ -9,9 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
@@ -19,15 +16,10 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
-from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
+from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
-from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
-from omnilytics.daemon.training.clip import suggest_clip
-from omnilytics.daemon.training.data import Dataset, read_dataset
-from omnilytics.daemon.training.models import Architecture, Model
-from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
-from omnilytics.daemon.training.scaling import FeatureScaling
-from omnilytics.daemon.training.update import GradientFunction, honest_gradient
+from omnilytics.daemon.training.data import read_dataset
 from omnilytics.peers.errors import ConfigurationError, DataError
 
 
@@ -42,6 +34,7 @@ class OwnerOptions:
     withdraw_to: str | None = None
     seed: str | None = None
     restore_stake: bool = False
+    allow_thin_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +44,9 @@ class ModelOptions:
     test: Path
     label: str | None
     architecture: str
+    protection: str
+    features: int | None
+    trunk: Path | None
     rounds: int
     groups: int
     group_size: int
@@ -71,17 +67,33 @@ class ModelOptions:
     seed: int
     task: int | None
 
+    def wishes(self) -> Wishes:
+        """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
+        architecture = self.architecture
+        if self.features is not None:
+            if self.protection != "secret-head":
+                raise ConfigurationError(
+                    "--features is for --protection secret-head", help="leave it out, or name that protection"
+                )
+            architecture = f"features:{self.features}"
+        return Wishes(
+            architecture,
+            self.protection,
+            self.group_size,
+            int(self.lane_bits),
+            self.batch_size,
+            self.optimiser,
+            self.clip,
+            self.seed,
+            self.trunk,
+        )
+
 
 def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     """Entropy of a round's batch: the operating system's, or a function of seed and round that can be replayed."""
     if seed is None:
         return lambda round_number: os.urandom(32)
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
-
-
-def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
-    """The first weights, float64[d]."""
-    return model.init(np.random.default_rng(seed))
 
 
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
@@ -94,7 +106,7 @@ def run_owner(
     settings: Settings,
     password_file: Path,
     options: OwnerOptions,
-    gradient: GradientFunction = honest_gradient,
+    statistic: StatisticFunction = honest_statistic,
     part_class: type[OwnerPart] = OwnerPart,
 ) -> None:
     """Runs a data owner until its task is over or a signal comes."""
@@ -108,27 +120,17 @@ def run_owner(
         if len(withdraw_to) != 20:
             raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
     choices = OwnerChoices(
-        dataset, batch_entropy(options.seed), options.max_stake, options.restore_stake, gradient, withdraw_to
+        dataset,
+        batch_entropy(options.seed),
+        options.max_stake,
+        options.restore_stake,
+        statistic,
+        withdraw_to,
+        options.allow_thin_sums,
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")
         asyncio.run(node.run(part_class(node, options.task, choices)))
-
-
-def choose_spec(options: ModelOptions, own: Dataset) -> tuple[TaskSpec, FeatureScaling]:
-    """The task's description from the model owner's own rows alone."""
-    own.check_trainable()
-    scaling = FeatureScaling.fit(own.features)
-    architecture = Architecture.parse(options.architecture)
-    model = Model(architecture, own.column_count, len(own.classes))
-    batch_size = options.batch_size or DEFAULT_BATCH_SIZE
-    clip = options.clip
-    if clip is None:
-        scaled = Dataset(scaling.apply(own.features), own.labels, own.classes)
-        weights = initial_weights(model, options.seed)
-        generator = np.random.default_rng(options.seed)
-        clip = suggest_clip(model, weights, scaled, batch_size, generator, lane_bits=int(options.lane_bits))
-    return TaskSpec(architecture.describe(), own.column_count, own.classes, clip, batch_size), scaling
 
 
 def run_model(
@@ -141,12 +143,7 @@ def run_model(
     own = read_dataset(options.test, options.label)
     if len(own.classes) < 2:
         raise DataError("the model owner's rows are of one class only; nothing to learn to tell apart")
-    spec, scaling = choose_spec(options, own)
-    optimiser = (
-        parse_optimiser(options.optimiser)
-        if options.optimiser
-        else default_optimiser(Architecture.parse(options.architecture))
-    )
+    design = design_task(options.wishes(), own)
     terms = Terms(
         rounds=options.rounds,
         group_size=options.group_size,
@@ -169,12 +166,7 @@ def run_model(
         block=options.block_seconds,
     )
     choices = ModelChoices(
-        lambda chain: make_offer(chain, spec, terms, timing),
-        spec,
-        optimiser,
-        initial_weights(spec.model, options.seed),
-        scaling,
-        own,
+        lambda chain: make_offer(chain, design.spec, terms, timing), design.spec, design.side, design.test
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "model")

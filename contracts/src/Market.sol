@@ -6,7 +6,6 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {BoxKeys} from "./BoxKeys.sol";
 import {CommitmentChain} from "./CommitmentChain.sol";
 import {IMarket} from "./IMarket.sol";
-import {Krum} from "./Krum.sol";
 import {RingSums} from "./RingSums.sol";
 import {TaskBounds, TaskChecker} from "./TaskBounds.sol";
 
@@ -67,7 +66,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
     // ------------------------------------------------- the life of a task, in order
 
     function createTask(TaskParams calldata params, bytes32 boxKey, bytes calldata spec) external payable returns (uint256 taskId) {
-        (uint256 reward, uint256 pot) = checker.check(params);
+        (uint256 reward, uint256 pot) = checker.escrowRequired(params);
         if (msg.value != reward + pot) revert EscrowMismatch(reward + pot, msg.value);
         _claimBoxKey(boxKey);
 
@@ -165,7 +164,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
             Task storage t = _enterIdle(taskId, round);
             TaskState storage s = t.state;
             if (partCount == 0) revert BadParameter("partCount", 0, 1);
-            if (padHashes.length != t.params.groupSize) revert WrongLength(t.params.groupSize, padHashes.length);
+            {
+                uint256 pads = uint256(t.params.groupSize) * (t.params.modelSelection ? s.groupCount : 1);
+                if (padHashes.length != pads) revert WrongLength(pads, padHashes.length);
+            }
 
             s.emptyRounds += uint8(_unopened(t)); // below maxEmptyRounds, or the task would have ended
             s.phase = RoundPhase.Commit;
@@ -268,6 +270,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
             TaskState storage s = t.state;
+            if (t.params.modelSelection) revert WrongPhase(s.phase);
             if (chunk != s.nextChunk) revert WrongChunk(s.nextChunk, chunk);
             uint256 groupSize = t.params.groupSize;
             uint256 groups = _count(s.complete);
@@ -301,6 +304,20 @@ contract Market is IMarket, ReentrancyGuardTransient {
                 _endRound(taskId, t, Outcome.Selected, s.selected);
             }
         }
+    }
+
+    function selectGroups(uint256 taskId, bytes32 ctx, uint256 selected) external {
+        Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
+        TaskState storage s = t.state;
+        if (!t.params.modelSelection || msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
+        uint256 complete = s.complete;
+        uint256 count = _winners(t, _count(complete));
+        if (selected & ~complete != 0 || _count(selected) != count) revert BadSelection(selected, count);
+
+        s.selected = uint32(selected);
+        emit GroupsSelected(taskId, s.round, complete, selected);
+        // INVARIANT: pay does not depend on the choice, so that a lie saves nothing and the model owner's Sybils earn nothing more.
+        _endRound(taskId, t, Outcome.Selected, complete);
     }
 
     function restoreStake(uint256 taskId) external payable {
@@ -409,12 +426,25 @@ contract Market is IMarket, ReentrancyGuardTransient {
         }
     }
 
-    function escrowRequired(TaskParams calldata params) external view returns (uint256 reward, uint256 settlementPot) {
-        return checker.check(params);
+    function escrowRequired(TaskParams calldata) external view returns (uint256, uint256) {
+        _askChecker();
     }
 
-    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256) {
-        return checker.settleGas(groups, groupSize, words, laneBits, lastChunk);
+    function settleGas(uint256, uint256, uint256, uint256, bool) external view returns (uint256) {
+        _askChecker();
+    }
+
+    /// @dev Ends the call with the checker's answer to the same call: shorter than to decode it and to encode it again.
+    function _askChecker() private view {
+        address answering = address(checker);
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, 0, calldatasize())
+            let ok := staticcall(gas(), answering, free, calldatasize(), 0, 0)
+            returndatacopy(free, 0, returndatasize())
+            if iszero(ok) { revert(free, returndatasize()) }
+            return(free, returndatasize())
+        }
     }
 
     // ---------------------------------------------------- what every function begins with
@@ -466,7 +496,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
         if (msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
         if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
         if (s.phase != RoundPhase.Idle) revert WrongPhase(s.phase);
-        if (round != uint256(s.round) + 1) revert WrongRound(uint256(s.round) + 1, round);
+        unchecked {
+            if (round != uint256(s.round) + 1) revert WrongRound(uint256(s.round) + 1, round);
+        }
     }
 
     function _member(Task storage t, address account) private view returns (Member storage) {
@@ -509,7 +541,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
         s.status = TaskStatus.Revealing;
         s.phaseEnd = _after(t.params.revealSeconds);
         emit JoiningClosed(taskId, s.memberCount, s.phaseEnd);
-        if (s.memberCount < t.params.groupSize * _quorum(t)) _cancel(taskId, s);
+        unchecked {
+            if (s.memberCount < t.params.groupSize * _quorum(t)) _cancel(taskId, s);
+        }
     }
 
     function _closeRevealing(uint256 taskId, Task storage t) private {
@@ -766,7 +800,8 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// The top bit of a slot stays set, and the slot allocated.
     function _layOutDistances(Task storage t) private {
         unchecked {
-            if (TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return; // one chunk: nothing to keep
+            // one chunk, or nobody settles: nothing to keep
+            if (t.params.modelSelection || TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return;
             uint256 groups = t.state.groupCount;
             for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += 2) {
                 t.distances[pair / 2] = SLOT_KEPT;
@@ -809,8 +844,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// @return selected bitmap over all groups, from Multi-Krum over the complete ones.
     function _select(Task storage t, uint256[] memory totals, uint256 groups) private view returns (uint256 selected) {
         unchecked {
-            uint256 faulty = t.params.faultyGroups;
-            uint256 winners = Krum.select(totals, groups, groups - faulty - 2, groups - faulty - (t.params.strictSelection ? 2 : 0));
+            uint256 winners = checker.select(totals, groups, groups - t.params.faultyGroups - 2, _winners(t, groups));
             uint256 complete = t.state.complete;
             for (uint256 group = 0; winners != 0; ++group) {
                 if ((complete >> group) & 1 == 0) continue;
@@ -932,6 +966,13 @@ contract Market is IMarket, ReentrancyGuardTransient {
     function _quorum(Task storage t) private view returns (uint256) {
         unchecked {
             return 2 * uint256(t.params.faultyGroups) + 3;
+        }
+    }
+
+    /// @dev How many of so many complete groups are selected.
+    function _winners(Task storage t, uint256 groups) private view returns (uint256) {
+        unchecked {
+            return groups - t.params.faultyGroups - (t.params.strictSelection ? 2 : 0);
         }
     }
 

@@ -27,6 +27,7 @@ def owner() -> None:
 @click.option("--max-stake", type=int, default=10**18, metavar="WEI", help="Join no task with a larger stake.")
 @click.option("--restore-stake", is_flag=True, help="After a slashing, restore the stake and play on.")
 @click.option("--withdraw-to", metavar="ADDRESS", help="Where earnings go (default: the own account).")
+@click.option("--allow-thin-sums", is_flag=True, help="Join tasks whose group sums could give single rows away.")
 @click.option("--seed", help="Draw batches from this seed instead of fresh entropy: testbeds only.")
 def run(
     data: Path,
@@ -34,6 +35,7 @@ def run(
     task: int | None,
     max_stake: int,
     restore_stake: bool,
+    allow_thin_sums: bool,
     withdraw_to: str | None,
     seed: str | None,
     **options: Any,
@@ -47,4 +49,5 @@ def run(
     from omnilytics.daemon.run import OwnerOptions, run_owner
 
     settings, password_file = settings_from(options)
-    run_owner(settings, password_file, OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake))
+    chosen = OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
+    run_owner(settings, password_file, chosen)

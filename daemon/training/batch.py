@@ -21,6 +21,19 @@ def generator_from_entropy(entropy: bytes, domain: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
+def fresh_batch(rows: int, batch_size: int, round_number: int, order_entropy: bytes) -> NDArray[np.int64]:
+    """The round's batch where every row is used in one round only: rows (r - 1) * batch_size .. of a fair shuffle.
+
+    `order_entropy` is fixed for the task, so rounds r = 1, 2, .. never share a row, whatever happens between them.
+    int64, ascending. Raises ParameterError where the rows do not reach for this round.
+    """
+    needed = batch_size * round_number
+    if batch_size < 1 or round_number < 1 or needed > rows:
+        raise ParameterError(f"dataset has {rows} rows; round {round_number} needs {needed}, each row used once")
+    words = generator_from_entropy(order_entropy, "order").bit_generator.random_raw(rows)
+    return np.sort(np.argsort(words, kind="stable")[needed - batch_size : needed]).astype(np.int64)
+
+
 def choose_batch(rows: int, batch_size: int, entropy: bytes) -> NDArray[np.int64]:
     """min(rows, batch_size) different row indices, ascending, int64: a fair draw without replacement.
 

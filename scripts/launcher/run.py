@@ -17,8 +17,8 @@ import click
 
 from omnilytics.daemon.commands.model import run as model_command
 from omnilytics.daemon.log import show
+from omnilytics.daemon.protection.sides import StatisticFunction
 from omnilytics.daemon.run import ModelOptions
-from omnilytics.daemon.training.update import GradientFunction
 from omnilytics.peers.errors import OmniLyticsError
 from scripts.launcher.chaos import Chaos, CutableProxy, outcomes, through_proxy
 from scripts.launcher.follow import LogReader, Progress, Record, progress_to_stderr
@@ -205,7 +205,7 @@ async def _follow(
 def _summarise(
     options: TestbedOptions, facts: ChainFacts, cast: Cast, story: Story, wall_seconds: float
 ) -> dict[str, Any]:
-    poisoned: dict[int, GradientFunction] = {}
+    poisoned: dict[int, StatisticFunction] = {}
     groups = {member.account: member.seat // facts.params.group_size for member in facts.members}
     for index, owner in enumerate(cast.owners):
         if options.poison_owners is not None and index < options.poison_owners.count:

@@ -34,6 +34,7 @@ abstract contract MarketBase is Test {
             maxGroups: 5,
             faultyGroups: 1,
             strictSelection: false,
+            modelSelection: false,
             laneBits: 16,
             maxMagnitude: 1000,
             valueCount: 40,

@@ -25,6 +25,7 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, PresenceChanged, SnapshotSeen, Surroundings, TimePassed
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.protection.envelope import EnvelopeModel
 from omnilytics.daemon.training.optimisers import OptimiserState, Sgd
 from omnilytics.daemon.transactions import TransactionQueue
 from omnilytics.peers.errors import OmniLyticsError
@@ -33,7 +34,7 @@ from omnilytics.peers.market import Outcome, RoundOpening, RoundPhase, TaskParam
 from omnilytics.peers.masking import PairMask
 from omnilytics.peers.messages import run_identifier
 from omnilytics.peers.owner_round import OwnerRound
-from tests.fuzz.cast import CHAIN_ID, MARKET, SCALING, SPEC, TASK, Person, Round, dataset, keys_of
+from tests.fuzz.cast import CHAIN_ID, MARKET, MODEL, SCALING, SPEC, TASK, Person, Round, dataset, keys_of
 
 GENESIS = keccak(b"genesis")
 RUN = run_identifier(CHAIN_ID, MARKET, GENESIS)
@@ -128,7 +129,7 @@ class MemoryJournal:
         return (self._round.model_key, self._round.pad_seeds) if known else None
 
     def newest_model(self, task: int) -> tuple[int, NDArray[np.float64], bytes]:
-        weights = np.zeros(SPEC.model.value_count)
+        weights = np.zeros(MODEL.value_count)
         return self._round.number - 1, weights, OptimiserState(weights).to_bytes()
 
 
@@ -251,7 +252,9 @@ class Attacked:
         async def no_offer(_chain: Chain) -> Any:
             raise AssertionError
 
-        return ModelChoices(no_offer, SPEC, Sgd(0.1), np.zeros(SPEC.model.value_count), SCALING, dataset())
+        return ModelChoices(
+            no_offer, SPEC, EnvelopeModel(MODEL, Sgd(0.1), np.zeros(MODEL.value_count), SCALING), dataset()
+        )
 
     # ------------------------------------------------------------------ turning wheels
 
