@@ -244,7 +244,10 @@ def test_one_row_of_a_class_can_be_read_off_the_statistic() -> None:
 
 
 def test_the_rules_on_rows() -> None:
-    assert least_group_rows(64) == 260
+    assert least_group_rows(64, 64, 10) == 130
+    assert least_group_rows(64, 96, 10) == 224
+    assert least_group_rows(64, 512, 10) == 5351
+    assert least_group_rows(1000, 64, 2) == 130
     assert least_class_rows(64, 64) == 2
     assert least_class_rows(64, 512) == 9
     assert least_class_rows(100, 8) == 2
@@ -270,8 +273,8 @@ def test_members_are_told_from_others_below_the_rule_and_hardly_above() -> None:
 
     assert right(width // 2) > 0.999
     assert right(width + 1) > 0.9
-    assert right(least_group_rows(width)) < 0.75
-    assert right(4 * least_group_rows(width)) < 0.6
+    assert right(4 * (width + 1)) < 0.75
+    assert right(16 * (width + 1)) < 0.6
 
 
 def honest_means(groups: int, rows: int = 60, q_max: int = 5461) -> dict[int, np.ndarray]:
