@@ -240,7 +240,7 @@ def main(seeds: int, rows: int) -> None:
         kind = MapShape.parse(shape)
         cells = [
             f"{SecretHeadOwner(kind, 64, 10).value_count:,}",
-            f"{least_group_rows(kind.width):,}",
+            f"{least_group_rows(64, kind.width, 10):,}",
             mean(accuracy(seed, shape, 0, rows) for seed in each),
             mean(accuracy(seed, shape, 16, rows) for seed in each),
             mean(attacker_accuracy(seed, shape) for seed in each),

@@ -22,7 +22,7 @@ from omnilytics.daemon.training.reference import train_plain
 from omnilytics.peers.market import Member, MemberStatus, TaskParams, TaskState
 from scripts.launcher.follow import Record
 from scripts.launcher.options import TestbedOptions
-from scripts.launcher.participants import Cast, owner_seed
+from scripts.launcher.participants import Cast, owner_seed, thin_sums
 
 SCHEMA = 1
 
@@ -161,7 +161,7 @@ def plain_accuracy(
         return choose_batch(scaled[owner].row_count, spec.batch_size, draws[owner](number + 1))
 
     run = train_plain(
-        spec.side,
+        spec.side_for(thin_sums(options, cast.owner_data) > 0),
         design.side,
         scaled,
         design.test,
