@@ -49,7 +49,8 @@ def _secret_head_owner(architecture: str, feature_count: int, class_count: int, 
     shape = MapShape.parse(architecture)
     if feature_count < 1:
         raise ParameterError(f"a feature map needs at least 1 feature, not {feature_count}")
-    least = 1 if thin_sums else secret_head.least_class_rows(feature_count, shape.width)
+    careful = secret_head.least_class_rows(feature_count, shape.width)
+    least = secret_head.DEFAULT_LEAST_CLASS_ROWS if thin_sums else careful
     return SecretHeadOwner(shape, feature_count, class_count, least)
 
 

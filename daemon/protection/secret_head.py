@@ -46,6 +46,9 @@ _KEYS = {"feature_count", "map", "round"}
 GROUP_ROWS_PER_VALUE = 2
 NUMBERS_IN_PER_NUMBER_OUT = 2.5
 
+#: Nobody posts the only row of a class: see least_class_rows.
+DEFAULT_LEAST_CLASS_ROWS = 2
+
 
 def least_group_rows(inputs: int, width: int, class_count: int) -> int:
     """Rows that a group's sum must hold in a round at the least: the larger of 2 w and 2.5 d / inputs.
@@ -60,8 +63,9 @@ def least_group_rows(inputs: int, width: int, class_count: int) -> int:
     h = phi(x)^T (sum phi phi^T)^-1 phi(x). With N <= w the answer is certain: with N < w phi(x) lies in the sum's span
     or does not; with N = w h is 1 for all that are in, and for nobody else. Beyond, h averages w / N for rows that are
     in, and about w / (N - w) for others, which run into each other as N / w grows. On digits a test by h tells
-    members from others right in 100 % of pairs at N = w, 92 % at 2 w, 78 % at 3 w and 69 % at 4 w (50 % is guessing).
-    Nothing makes it exactly 50 %: a mean always says something of what it is a mean of.
+    members from others right in 100 % of pairs at N = w, 93 % at 2 w, 78 % at 3 w and 70 % at 4 w (128 features; 50 %
+    is guessing; scripts/secret-head-figures). Nothing makes it exactly 50 %: a mean always says something of what it
+    is a mean of.
     """
     recovery = math.ceil(NUMBERS_IN_PER_NUMBER_OUT * moment_count(width, class_count) / inputs)
     return max(GROUP_ROWS_PER_VALUE * (width + 1), recovery)
@@ -178,11 +182,15 @@ class SecretHeadOwner:
         "secret-head: nobody but the model owner ever sees the model; the model owner sees sums over your whole group "
         "of your rows' features and labels (second moments), never those of one owner; each row is used once"
     )
+    #: What owners are shown besides where the map is a trunk.
+    trunk_warning: ClassVar[str] = (
+        "the feature map is the model owner's own network: one made for it can tell single rows of a group apart"
+    )
 
     shape: MapShape
     feature_count: int
     class_count: int
-    least_class_rows: int = 1
+    least_class_rows: int = DEFAULT_LEAST_CLASS_ROWS
 
     def __post_init__(self) -> None:
         if self.feature_count < 1:
