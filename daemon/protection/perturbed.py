@@ -246,6 +246,12 @@ class PerturbedModel:
         gradients = {group: self._recover(secret, published, values) for group, values in means.items()}
         return krum_choice(gradients, faulty, strict)
 
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The selected groups."""
+        return selected
+
     def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
         """One step of the optimiser along the recovered gradient.
 

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, decode_map
-from omnilytics.daemon.protection.group_choice import hold_out_choice, scaled_krum_choice
+from omnilytics.daemon.protection.group_choice import good_groups, hold_out_choice, scaled_krum_choice
 from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, moment_count
 from omnilytics.daemon.protection.sides import Learned, Published
 from omnilytics.daemon.training.data import Dataset
@@ -279,6 +279,16 @@ class SecretHeadModel:
         labels = self.validation.labels
         _, before = self._recall(learned)
         return hold_out_choice(before, moments, mapped, labels, faulty, strict, self.regulariser)
+
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """All groups that are good by the validation rows, however many: see group_choice.good_groups."""
+        if self.validation is None or self.selection == "krum":
+            return selected
+        moments = {group: self._moments(values) for group, values in means.items()}
+        mapped = self.feature_map.apply(self.validation.features)
+        return good_groups(self._recall(learned)[1], moments, mapped, self.validation.labels, self.regulariser)
 
     def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
         """Adds the round's average to the moments, and solves. Raises VectorError when it does not fit."""

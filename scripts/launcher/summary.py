@@ -146,7 +146,7 @@ def plain_accuracy(
     assert spec == facts.spec, "the model owner described another task than the testbed asked for"
     index = {owner.address: number for number, owner in enumerate(cast.owners)}
     groups = _group_seats(facts)
-    done = {record["round"]: record["data"]["selected_groups"] for record in story.of_model("round.done")}
+    done = {record["round"]: record["data"]["averaged_groups"] for record in story.of_model("round.done")}
     rounds = range(1, max(done, default=0) + 1)
     selected = [[[index[m.account] for m in groups[g]] for g in done.get(number, [])] for number in rounds]
     scaled = [
@@ -199,6 +199,7 @@ def build_summary(
                 "accuracy": data.get("accuracy"),
                 "outcome": data.get("outcome"),
                 "selected_groups": data.get("selected_groups", []),
+                "averaged_groups": data.get("averaged_groups", []),
                 "void_groups": data.get("void_groups", []),
                 "absent_owners": story.absent(number),
                 "gas": gas.get(number, {}),
