@@ -228,6 +228,15 @@ def test_classes_with_few_rows_in_a_batch_are_left_out() -> None:
         owner(least=50).statistic(published, features, labels)
 
 
+def test_rows_that_do_not_fit_are_refused() -> None:
+    published, batch = PublishedMap(MAP, SCALING), data(12, 5)
+    features, labels = batch.features, batch.labels
+    wrong = ((features, labels[:-1]), (features, labels + 3), (features, labels - 1), (features[:0], labels[:0]))
+    for bad_features, bad_labels in (*wrong, (features[:, :3], labels), (features, labels + 2**60)):
+        with pytest.raises(ParameterError):
+            owner().statistic(published, bad_features, bad_labels)
+
+
 def test_one_row_of_a_class_can_be_read_off_the_statistic() -> None:
     """Why classes with few rows are left out: the block of a class is the sum of its rows' features."""
     wide = RandomFeatures(COLUMNS, 40, bytes(32))

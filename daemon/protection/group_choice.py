@@ -57,9 +57,10 @@ def inconsistent_groups(means: Mapping[int, Moments], most: int) -> set[int]:
 def scaled_krum_choice(means: Mapping[int, Moments], faulty: int, strict: bool) -> tuple[int, ...]:
     """Multi-Krum on moments, with each of the two blocks divided by its own spread.
 
-    Squared distances are those of G (Frobenius) over their median over all pairs of groups, plus the same of b. So
-    both blocks weigh the same; unscaled, the differences in G between honest groups hide flipped labels, which
-    change b alone. Groups that are certainly faulty go first. Raises ParameterError below 2 * faulty + 3 groups.
+    Squared distances are those of G (Frobenius) over their median over all pairs of groups, plus the same of b: so the
+    many values of G do not drown b, which is all that flipped labels change. Where owners' labels are skewed that is
+    not enough, and hold-out selection is far better: scripts/secret-head-figures. Groups that are certainly faulty go
+    first. Raises ParameterError below 2 * faulty + 3 groups.
     """
     groups = sorted(means)
     _require_groups(len(groups), faulty)

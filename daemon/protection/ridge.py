@@ -23,6 +23,16 @@ def moment_count(width: int, class_count: int) -> int:
     return w * (w + 1) // 2 + w * class_count
 
 
+def check_labels(labels: Labels, rows: int, class_count: int) -> None:
+    """Raises ParameterError for no rows, for another number of labels, and for labels out of range."""
+    if labels.shape != (rows,):
+        raise ParameterError(f"{rows} rows of features but labels of shape {labels.shape}")
+    if rows == 0:
+        raise ParameterError("a batch has 0 rows")
+    if labels.min() < 0 or labels.max() >= class_count:
+        raise ParameterError(f"a label is outside 0..{class_count - 1}")
+
+
 @dataclass(frozen=True)
 class Moments:
     """gram: G = mean phi phi^T, float64[w, w], symmetric; cross: b = mean phi t^T, float64[w, classes]."""
@@ -36,12 +46,7 @@ class Moments:
 
         Raises ParameterError for no rows, for shapes that do not fit, and for labels out of range.
         """
-        if labels.ndim != 1 or len(labels) != len(mapped):
-            raise ParameterError(f"{len(mapped)} rows of features but labels of shape {labels.shape}")
-        if len(labels) == 0:
-            raise ParameterError("a batch has 0 rows")
-        if labels.min() < 0 or labels.max() >= class_count:
-            raise ParameterError(f"a label is outside 0..{class_count - 1}")
+        check_labels(labels, len(mapped), class_count)
         targets = np.eye(class_count)[labels]
         return cls(mapped.T @ mapped / len(mapped), mapped.T @ targets / len(mapped))
 

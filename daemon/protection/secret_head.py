@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, decode_map
 from omnilytics.daemon.protection.group_choice import good_groups, hold_out_choice, scaled_krum_choice
-from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, moment_count
+from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, check_labels, moment_count
 from omnilytics.daemon.protection.sides import Learned, Published
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.scaling import FeatureScaling
@@ -216,15 +216,15 @@ class SecretHeadOwner:
         """
         if not isinstance(published, PublishedMap):
             raise ParameterError("a secret-head statistic needs what a secret-head payload holds")
-        if len(labels) and labels.min() >= 0:
-            enough = np.bincount(labels)[labels] >= self.least_class_rows
-            if not enough.any():
-                raise VectorError(
-                    f"no class has {self.least_class_rows} rows in the batch; not posting",
-                    help="use larger batches, or more rows a class",
-                )
-            features, labels = features[enough], labels[enough]
-        return Moments.of_rows(published.feature_map.apply(features), labels, self.class_count).statistic()
+        check_labels(labels, len(features), self.class_count)
+        enough = np.bincount(labels)[labels] >= self.least_class_rows
+        if not enough.any():
+            raise VectorError(
+                f"no class has {self.least_class_rows} rows in the batch; not posting",
+                help="use larger batches, or more rows a class",
+            )
+        mapped = published.feature_map.apply(features[enough])
+        return Moments.of_rows(mapped, labels[enough], self.class_count).statistic()
 
 
 @dataclass(frozen=True)
