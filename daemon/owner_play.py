@@ -17,10 +17,12 @@ from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.node import Node
+from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.protection.envelope import open_model
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import decode_payload
+from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.training.update import GradientFunction, Update, compute_update, honest_gradient
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
@@ -55,8 +57,11 @@ class OwnerChoices:
     dataset: Dataset = field(repr=False)
     # Entropy of a round's batch; os.urandom, except on testbeds that must be replayed.
     batch_entropy: Callable[[int], bytes]
-    # wei; a task with a larger stake is left alone.
-    max_stake: int = 10**18
+    # Which tasks are joined, and what is done to every gradient before it leaves.
+    policy: Policy = field(default_factory=Policy)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    # Whether nobody else can replay the batches.
+    secret_batch: bool = True
     # Whether a slashed stake is restored without asking.
     restore_stake: bool = False
     gradient: GradientFunction = honest_gradient

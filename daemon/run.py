@@ -6,12 +6,13 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from omnilytics.daemon.accounting import load_library
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
@@ -19,6 +20,7 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy, read_policy
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
@@ -26,6 +28,7 @@ from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, read_dataset
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
+from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.errors import ConfigurationError, DataError
@@ -38,7 +41,7 @@ class OwnerOptions:
     data: Path
     label: str | None = None
     task: int | None = None
-    max_stake: int = 10**18
+    max_stake: int | None = None
     withdraw_to: str | None = None
     seed: str | None = None
     restore_stake: bool = False
@@ -79,6 +82,12 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
+def owner_policy(settings: Settings, max_stake: int | None = None) -> Policy:
+    """The policy in force: [policy] of the folder's file, with --max-stake over it. Raises ConfigurationError."""
+    policy = read_policy(settings.table("policy"))
+    return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
+
+
 def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
     """The first weights, float64[d]."""
     return model.init(np.random.default_rng(seed))
@@ -107,8 +116,21 @@ def run_owner(
             withdraw_to = b""
         if len(withdraw_to) != 20:
             raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
+    # A testbed's hostile owner has its own gradient, and no privacy to keep.
+    privacy = read_privacy(settings.table("privacy")) if gradient is honest_gradient else PrivacyOptions()
+    if privacy.noise_multiplier > 0.0:
+        load_library()
+    if privacy.active:
+        gradient = private_gradient(privacy)
     choices = OwnerChoices(
-        dataset, batch_entropy(options.seed), options.max_stake, options.restore_stake, gradient, withdraw_to
+        dataset,
+        batch_entropy(options.seed),
+        policy=owner_policy(settings, options.max_stake),
+        privacy=privacy,
+        secret_batch=options.seed is None,
+        restore_stake=options.restore_stake,
+        gradient=gradient,
+        withdraw_to=withdraw_to,
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")

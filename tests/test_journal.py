@@ -239,7 +239,7 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
     Journal(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA user_version=99")
-    with pytest.raises(JournalError, match="is of version 99; this program knows 1") as caught:
+    with pytest.raises(JournalError, match="is of version 99; this program knows 2") as caught:
         Journal(path)
     assert "upgrade" in caught.value.help
 

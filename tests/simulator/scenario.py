@@ -25,6 +25,7 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, Part, Surroundings
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.optimisers import Momentum
@@ -320,7 +321,13 @@ class World:
     def _owner_part(self, person: Participant, node: Node) -> OwnerPart:
         gradient = owner_gradient(self.plan, person.index) or honest_gradient
         batches = self.plan.entropy(f"batches {person.name} {person.lives}")
-        choices = OwnerChoices(self._dataset(person.name, 10), lambda number: batches.randbytes(32), gradient=gradient)
+        choices = OwnerChoices(
+            self._dataset(person.name, 10),
+            lambda number: batches.randbytes(32),
+            # A plan's batches are smaller than an owner would agree to.
+            policy=Policy(minimum_batch_rows=6, minimum_group_samples=18),
+            gradient=gradient,
+        )
         return owner_class(self, person)(node, None, choices)
 
     def _model_part(self, person: Participant, node: Node) -> ModelPart:
