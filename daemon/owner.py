@@ -286,7 +286,9 @@ class OwnerPart(OwnerRoundPlayer):
     async def _allows_round(self, snapshot: TaskSnapshot, round_number: int) -> bool:
         """Whether the policy allows one more round; one that it does not is sat out, in its words."""
         node, choices = self._node, self._choices
-        if self._round is not None or snapshot.state.ctx in self._refused_rounds:
+        if snapshot.state.ctx in self._refused_rounds:
+            return False
+        if self._round is not None:
             return True
         bounded = choices.policy.maximum_epsilon < math.inf
         ledger = Ledger.of(node.journal.exposures())

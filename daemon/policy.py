@@ -41,8 +41,10 @@ class Policy:
     minimum_batch_rows: int = _key(8, "own rows in the batch of a round")
     minimum_group_samples: int = _key(24, "rows behind a group's sum, mates' batches taken as the task asks for them")
     minimum_clip: float = _key(1e-3, "the task's clip of a gradient's value; below it only signs are left")
-    maximum_clip: float = _key(1e3, "the same from above: beyond it rounding leaves nothing to learn from")
-    maximum_values: int = _key(1_000_000, "values of the model; an owner needs about 100 bytes of memory for each")
+    maximum_clip: float = _key(1e3, "the same from above; beyond it rounding drowns what there is to learn")
+    maximum_values: int = _key(
+        1_000_000, "values of the model, of which an owner holds some ten copies while it trains and masks"
+    )
     maximum_value_share: float = _key(2.0, "values of a group's sum for each number in the rows behind it")
     architectures: tuple[str, ...] = _key(("*",), 'patterns, as "softmax" or "mlp:*"')
     protections: tuple[str, ...] = _key(("*",), 'patterns, as "envelope"')
@@ -50,7 +52,7 @@ class Policy:
     blocked_model_owners: tuple[str, ...] = _key((), "addresses whose tasks are never joined")
     maximum_rounds_per_task: int = _key(1000, "rounds that a task may have")
     maximum_rounds_per_model_owner: int = _key(2000, "rounds posted to one model owner, over all tasks")
-    maximum_similar_tasks: int = _key(3, "tasks of one model owner with the same architecture, columns and classes")
+    maximum_similar_tasks: int = _key(2, "tasks of one model owner with the same architecture, columns and classes")
     maximum_rows_exposure: float = _key(2000.0, "rounds of one model owner that a row is in on average, over all tasks")
     maximum_unpaid_rounds: int = _key(20, "rounds in a row that our group may go unpaid before the rest is sat out")
     maximum_epsilon: float = _key(float("inf"), "epsilon over all posted rounds; any limit needs noise: [privacy]")
@@ -256,7 +258,7 @@ def _epsilon_objection(policy: Policy, offer: Offer, ledger: Ledger, rounds: int
     epsilon = epsilon_of(spent, offer.delta)
     if epsilon <= policy.maximum_epsilon:
         return None
-    return f"would bring epsilon to {epsilon:.2f} with {rounds} more rounds, {limit}"
+    return f"would bring epsilon to {epsilon:.2f} with {rounds} more round{'s'[: rounds > 1]}, {limit}"
 
 
 def allow_round(policy: Policy, offer: Offer, ledger: Ledger, unpaid_in_a_row: int = 0) -> None:

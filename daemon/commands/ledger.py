@@ -62,12 +62,13 @@ def _epsilon(found: Ledger) -> float | None:
 
 
 def _line(entries: list[Exposure]) -> str:
-    last = entries[-1]
-    how = last.mechanism
-    noise = f"noise {how.noise_multiplier:g}, epsilon {last.epsilon:.3f}" if last.epsilon is not None else "no noise"
+    last, how = entries[-1], entries[-1].mechanism
+    noise = "no noise"
+    if last.epsilon is not None:
+        noise = f"noise {how.noise_multiplier:g}, epsilon {last.epsilon:.3f} by then"
     return (
-        f"task {last.task} of 0x{last.model_owner.hex()}: {len(entries)} rounds, {how.batch_rows} of {how.rows} rows in each, "
-        f"in groups of {last.group_size}, {last.architecture}, {last.protection}, {noise}"
+        f"task {last.task} of 0x{last.model_owner.hex()}: {len(entries)} rounds, {how.batch_rows} of {how.rows} rows "
+        f"in each, in groups of {last.group_size}, {last.architecture}, {last.protection}, {noise}"
     )
 
 

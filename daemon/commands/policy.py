@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,7 @@ def check(
     if as_json:
         reasons = [{"key": objection.key, "reason": objection.reason} for objection in found]
         click.echo(json.dumps({"schema": 1, "task": task, "joins": not found, "reasons": reasons}))
-        raise click.exceptions.Exit(_REFUSED if found else 0)
+        sys.exit(_REFUSED if found else 0)
     if found:
         raise found[0].error()
     click.echo(f"task {task} would be joined")
