@@ -298,10 +298,11 @@ class OwnerPart(OwnerRoundPlayer):
         if node.journal.vector(self._task, round_number) is not None:
             # Its noise is in it, and its mates may wait for it.
             return True
-        try:
-            # Beside the event loop, because accounting takes some tenths of a second.
-            await asyncio.to_thread(allow_round, choices.policy, self._offer, ledger, unpaid)
+        if choices.privacy.noise_multiplier:
+            # Accounting takes some tenths of a second; what is worked out here is remembered there.
             await asyncio.to_thread(self._exposure, round_number, self._offer)
+        try:
+            allow_round(choices.policy, self._offer, ledger, unpaid)
         except PolicyError as error:
             self._sit_out(snapshot.state.ctx, round_number, str(error), ())
             return False
