@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from omnilytics.daemon.training import private
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.private import (
     PrivacyOptions,
@@ -144,7 +144,7 @@ def test_normals_are_made_of_the_operating_systems_bytes_only() -> None:
         asked.append(count)
         return np.random.default_rng(len(asked)).bytes(count)
 
-    with mock.patch.object(private.os, "urandom", entropy):
+    with mock.patch.object(os, "urandom", entropy):
         found = system_normals(200_001)
     assert asked == [8 * 100_001] * 2
     assert found.shape == (200_001,) and np.isfinite(found).all()
@@ -157,7 +157,7 @@ def test_normals_are_made_of_the_operating_systems_bytes_only() -> None:
 
 def test_extreme_bytes_give_finite_normals() -> None:
     for byte in (b"\x00", b"\xff"):
-        with mock.patch.object(private.os, "urandom", lambda count, byte=byte: byte * count):
+        with mock.patch.object(os, "urandom", lambda count, byte=byte: byte * count):
             assert (np.abs(system_normals(3)) <= 8.6).all()
 
 
