@@ -25,6 +25,7 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, Part, Surroundings
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.protection.envelope import EnvelopeModel
 from omnilytics.daemon.protection.sides import honest_statistic
 from omnilytics.daemon.task_offer import TaskOffer
@@ -323,7 +324,11 @@ class World:
         statistic = owner_statistic(self.plan, person.index) or honest_statistic
         batches = self.plan.entropy(f"batches {person.name} {person.lives}")
         choices = OwnerChoices(
-            self._dataset(person.name, 10), lambda number: batches.randbytes(32), statistic=statistic
+            self._dataset(person.name, 10),
+            lambda number: batches.randbytes(32),
+            # A plan's batches are smaller than an owner would agree to.
+            policy=Policy(minimum_batch_rows=6, minimum_group_samples=18),
+            statistic=statistic,
         )
         return owner_class(self, person)(node, None, choices)
 
