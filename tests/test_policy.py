@@ -151,7 +151,7 @@ ONE_KEY_EACH: dict[str, tuple[Any, Offer, Ledger, str]] = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in meanings() if key != "maximum_unpaid_rounds"])
+@pytest.mark.parametrize("key", [key for key in meanings() if key not in ("maximum_unpaid_rounds", "allow_thin_sums")])
 def test_each_key_refuses_what_it_names_and_nothing_else(key: str) -> None:
     value, offered, ledger, says = ONE_KEY_EACH[key]
     loose = Policy(**{key: value})
@@ -159,6 +159,18 @@ def test_each_key_refuses_what_it_names_and_nothing_else(key: str) -> None:
     (only,) = objections(loose, offered, ledger)
     assert only.key == key
     assert list(objections(Policy(), offered, Ledger())) == []
+
+
+def test_sums_of_too_few_rows_are_refused_unless_allowed() -> None:
+    """88 random features of 64 columns: d = 4,895 values, which want 192 rows behind a group's sum."""
+    thin = offer(protection="secret-head", architecture="random:88", value_count=4895, batch_size=63, rounds=1, rows=63)
+    says = "has 189 rows behind a group's sum; secret-head with random:88 gives single rows away below 192"
+    assert refused(Policy(), thin) == f"task 7 {says} (allow_thin_sums)"
+    assert list(objections(Policy(allow_thin_sums=True), thin, NOTHING)) == []
+    enough = replace(thin, spec=replace(thin.spec, batch_size=64), rows=64)
+    assert list(objections(Policy(), enough, NOTHING)) == []
+    split = replace(enough, params=replace(enough.params, rounds=2))
+    assert refused(Policy(), split).endswith("(allow_thin_sums)"), "half of the rows in each round"
 
 
 def test_all_reasons_are_found_and_the_first_is_told() -> None:

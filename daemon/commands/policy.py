@@ -65,6 +65,8 @@ def _entries(values: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, A
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return (
         json.dumps(list(value))
         if isinstance(value, tuple)
