@@ -88,7 +88,7 @@ def main(rounds: int, seed: int, owners: int) -> None:
         "",
         f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}`, {stamp:%Y-%m-%d}, with real chain, "
         f"broker and processes: {owners} owners in groups of 3, digits,",
-        f"Dirichlet skew 10, f = 1, seed {seed}. One run a row. Groups are drawn on the chain, so another run differs by "
+        f"Dirichlet skew 10, f = 1, seed {seed}. One run a row. Groups are drawn on the chain: another run differs by "
         "some tenths of a point. Many more attacks, over several seeds, in one process: [attacks.md](attacks.md).",
     ]
     for options, words in (
