@@ -25,7 +25,7 @@ from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.batch import fresh_batch
 from omnilytics.daemon.training.data import read_npz
 from omnilytics.peers.market import TaskParams, bits
-from omnilytics.peers.quantise import dequantise, lift
+from omnilytics.peers.quantise import dequantise
 from scripts.broker_process import start_broker
 from scripts.launcher.options import Kill, TestbedOptions
 from scripts.launcher.run import run_testbed
@@ -372,8 +372,10 @@ def test_an_outsider_opens_nothing(each_run: Witnessed) -> None:
         assert _opens(run, number, [key]) == 1
         assert run.chain.payloads[number] in said, "the search can find"
         plaintext = open_model(run.chain.payloads[number], key, run.chain.openings[number])
-        windows = [plaintext[start : start + 32] for start in range(0, len(plaintext) - 32, 32)]
-        assert len(windows) > 5 and not any(window in said for window in windows)
+        windows = {plaintext[start : start + 32] for start in range(0, len(plaintext) - 32, 4)}
+        # Zeros are everywhere; what is left is of the map, the weights or the scaling.
+        telling = [window for window in windows if len(set(window)) >= 16]
+        assert len(telling) > 20 and not any(window in said for window in telling)
 
 
 @pytest.mark.parametrize("round_number", [1, 2])
@@ -396,7 +398,7 @@ def test_how_two_groups_differ_is_public_only_where_the_contract_selects(
     for witnessed, public in ((run, True), (secret_head, False)):
         sums = [strip_known_pads(witnessed.chain, Knowledge(), 1, group)[0] for group in (0, 1)]
         truth = _true_sum(witnessed, 0, 1) - _true_sum(witnessed, 1, 1)
-        difference = lift((sums[0] - sums[1]).astype(np.uint16), _params(witnessed).layout)
+        difference = (sums[0] - sums[1]).astype(np.uint16).view(np.int16).astype(np.int64)
         assert np.array_equal(difference, truth) == public
         assert _is_noise(witnessed, difference, truth, 3 * OPTIONS_Q_MAX) == (not public)
 
