@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -188,13 +189,33 @@ def test_lanes_that_are_too_narrow_are_refused(name: str, lane_bits: int, least:
         {"protection": "perturbed", "lane_bits": 32},
         {"protection": "secret-head"},
         {"optimiser": "magic:1"},
-        {"batch_size": -1},
     ],
     ids=str,
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ParameterError):
         design_task(replace(WISHES["envelope"], **changes), OWN)
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"batch_size": 0}, "batch size 0 is below 1"),
+        ({"batch_size": -5}, "batch size -5 is below 1"),
+        ({"clip": 0.0}, "a clip of 0.0 is not above 0"),
+        ({"clip": -1.0}, "a clip of -1.0"),
+        ({"clip": math.nan}, "a clip of nan"),
+        ({"clip": math.inf}, "a clip of inf"),
+    ],
+    ids=str,
+)
+def test_what_no_owner_would_take_is_refused_before_it_is_paid_for(
+    wishes: Wishes, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ParameterError, match=says) as caught:
+        design_task(replace(wishes, **changes), OWN)
+    assert caught.value.help.startswith("raise --")
 
 
 @EVERY
