@@ -274,9 +274,7 @@ def test_features_and_a_trunk_of_ones_own_exclude_each_other(home: Path, rows: P
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_protections_that_cannot_be_are_code_two(
-    home: Path, rows: Path, more: list[str], says: str, cure: str
-) -> None:
+def test_protections_that_cannot_be_are_code_two(home: Path, rows: Path, more: list[str], says: str, cure: str) -> None:
     refused(2, *model(home, rows, NOWHERE, MARKET, *more), says=says, cure=cure)
 
 

@@ -153,7 +153,8 @@ def test_no_owner_used_a_row_twice(secret_head: Witnessed) -> None:
                 statistic = side.statistic(published, published.scaling.apply(rows.features), rows.labels)
                 stored = journal.vector(1, number)
                 assert stored is not None
-                assert np.abs(dequantise(stored.quantised, 1.0, OPTIONS_Q_MAX) - statistic).max() <= 1.001 / OPTIONS_Q_MAX
+                posted = dequantise(stored.quantised, 1.0, OPTIONS_Q_MAX)
+                assert np.abs(posted - statistic).max() <= 1.001 / OPTIONS_Q_MAX
         finally:
             journal.close()
 

@@ -1,4 +1,4 @@
-"""The model owner's part where it selects: once, the same groups in every life, and nothing that it has no secrets for."""
+"""The model owner's part where it selects: once, the same in every life, nothing that it has no secrets for."""
 
 from __future__ import annotations
 

@@ -19,7 +19,6 @@ from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapsh
 from tests.market_views import seated, snapshot, state
 from tests.part_stubs import NodeStub
 
-
 DATA = Dataset(np.zeros((2, 1)), np.array([0, 1], dtype=np.int64), ("a", "b"))
 
 

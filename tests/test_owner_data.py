@@ -133,9 +133,7 @@ async def test_where_rows_may_be_used_again_few_are_enough(node: NodeStub, spec:
 
 
 @pytest.mark.parametrize(("spec", "needed"), [(SECRET_HEAD, 21), (PERTURBED, 8)], ids=["secret-head", "perturbed"])
-async def test_sums_that_would_give_single_rows_away_are_refused(
-    tmp_path: Path, spec: TaskSpec, needed: int
-) -> None:
+async def test_sums_that_would_give_single_rows_away_are_refused(tmp_path: Path, spec: TaskSpec, needed: int) -> None:
     assert spec.least_group_rows == needed
     for batch_size in range(1, 9):
         (tmp_path / str(batch_size)).mkdir()
@@ -167,7 +165,7 @@ async def test_other_columns_stakes_and_lengths_are_refused(node: NodeStub) -> N
     error = await refusal(node, SECRET_HEAD, rows(28), value_count=SECRET_HEAD.side.value_count + 1)
     assert isinstance(error, ModelMismatchError)
     offer(node, SECRET_HEAD, stake=10**18 + 1)
-    with pytest.raises(FundsError, match="--max-stake|more than"):
+    with pytest.raises(FundsError, match="more than 1000000000000000000 wei"):
         await part_of(node, rows(28)).prepare()
 
 
@@ -258,9 +256,7 @@ async def test_no_row_is_used_in_two_rounds_whatever_is_missed_over_restarts(cou
 async def test_rows_may_be_used_again_where_the_protection_says_so(node: NodeStub) -> None:
     entropies = fresh()
     offer(node, ENVELOPE)
-    batches = [
-        await train(node, ENVELOPE, rows(12), number, entropy=lambda _: next(entropies)) for number in (1, 2, 3)
-    ]
+    batches = [await train(node, ENVELOPE, rows(12), number, entropy=lambda _: next(entropies)) for number in (1, 2, 3)]
     assert all(len(set(batch)) == 8 for batch in batches), "the spec's batch size"
     assert len({tuple(batch) for batch in batches}) > 1
     assert node.journal.get("row order of task 1") is None

@@ -66,7 +66,8 @@ def test_the_same_wishes_and_rows_are_the_same_task(wishes: Wishes) -> None:
     """A restarted model owner finds its task by these bytes, and goes on with its weights or its map."""
     first, second = design_task(wishes, OWN), design_task(wishes, OWN)
     assert first.spec.encode() == second.spec.encode()
-    assert first.side.publish(first.side.begin(), 1, bytes(32)) == second.side.publish(second.side.begin(), 1, bytes(32))
+    plaintexts = [design.side.publish(design.side.begin(), 1, bytes(32)) for design in (first, second)]
+    assert plaintexts[0] == plaintexts[1]
     assert np.array_equal(first.test.features, second.test.features)
     other = design_task(replace(wishes, seed=2), OWN)
     if wishes.architecture != "softmax":  # whose first weights are zeros
