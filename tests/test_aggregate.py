@@ -66,12 +66,14 @@ def posted(params: TaskParams, complete: tuple[int, ...] = tuple(GROUPS), **more
 
 
 def true_sum(group: int) -> NDArray[np.int64]:
-    return np.sum([QUANTISED[seat] for seat in range(3 * group, 3 * group + 3)], axis=0)
+    total: NDArray[np.int64] = np.sum([QUANTISED[seat] for seat in range(3 * group, 3 * group + 3)], axis=0)
+    return total
 
 
 def mean_of(*groups: int) -> NDArray[np.float64]:
     owners = [QUANTISED[seat] for group in groups for seat in range(3 * group, 3 * group + 3)]
-    return np.mean(owners, axis=0) * CLIP / CONTRACT.max_magnitude
+    mean: NDArray[np.float64] = np.mean(owners, axis=0) * CLIP / CONTRACT.max_magnitude
+    return mean
 
 
 @dataclass

@@ -328,7 +328,8 @@ def _opens(run: Witnessed, round_number: int, keys: Iterable[bytes]) -> int:
 
 
 def _true_sum(run: Witnessed, group: int, round_number: int) -> Sums:
-    return np.sum([_quantised(run, member.account, round_number) for member in _group_of(run, group)], axis=0)
+    total: Sums = np.sum([_quantised(run, member.account, round_number) for member in _group_of(run, group)], axis=0)
+    return total
 
 
 def _is_noise(run: Witnessed, found: Sums, truth: Sums, bound: int) -> bool:
