@@ -86,8 +86,12 @@ _KINDS = ", ".join(POISONS)
 @click.option(
     "--chaos", type=float, default=0.0, help="In every round kill this share of the owners and start them again."
 )
-@click.option("--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2.")
-@click.option("--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2.")
+@click.option(
+    "--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2, or the last."
+)
+@click.option(
+    "--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2, or the last."
+)
 @click.option("--verify", is_flag=True, help="Compare every decrypted sum with the owners' own quantised updates.")
 @click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|URL")
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")

@@ -1,5 +1,6 @@
 """The testbed's own parts: its options, how it reads logs, and that its tables tell the truth."""
 
+import asyncio
 import io
 import json
 from collections.abc import Callable
@@ -16,10 +17,11 @@ from omnilytics.daemon.protection.secret_head import least_group_rows
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import ConfigurationError
 from scripts import testbed_main
-from scripts.launcher.chaos import Mishap, outcomes
+from scripts.launcher.chaos import Chaos, CutableProxy, Mishap, outcomes
 from scripts.launcher.follow import LogReader, Progress, Record
 from scripts.launcher.options import Kill, TestbedOptions, parse_kill
 from scripts.launcher.participants import (
+    Participant,
     fill_in,
     load_data,
     model_arguments,
@@ -30,6 +32,7 @@ from scripts.launcher.participants import (
 )
 from scripts.launcher.summary import Story
 from scripts.launcher.tables import money_lines, owner_table, report, round_table
+from scripts.processes import ManagedProcess
 from tests.adversaries.owner import run as hostile_owner
 from tests.adversaries.poisons import PoisonOrder
 
@@ -444,6 +447,30 @@ def test_a_summary_can_be_written_and_plotted(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- chaos
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+async def test_trouble_comes_once_in_a_round_that_is_played(rounds: int) -> None:
+    """Also in the default market, which has one round."""
+    cuts: list[float] = []
+
+    class Proxy(CutableProxy):
+        async def cut(self, seconds: float) -> None:
+            cuts.append(seconds)
+
+    async def restart(person: Participant) -> ManagedProcess:
+        raise AssertionError("nobody is killed")
+
+    options = replace(OPTIONS, rounds=rounds, drop_broker=0.5)
+    chaos = Chaos(options, {}, {}, restart, Proxy("nowhere", 1), "", lambda _: None)
+    for number in range(1, rounds + 1):
+        for phase in ("commit", "post", "settle", "idle"):
+            for _ in range(2):
+                chaos.see("model", {"event": "phase.enter", "round": number, "phase": phase})
+                chaos.see("owner-00", {"event": "phase.enter", "round": number, "phase": phase})
+        await asyncio.gather(*chaos._tasks)
+    assert cuts == [0.5]
+    assert [mishap.round for mishap in chaos.mishaps] == [min(2, rounds)]
 
 
 def _line(ts: str, event: str, **fields: Any) -> Record:
