@@ -799,3 +799,19 @@ def test_only_the_one_pad_that_the_chain_names_for_the_owner_is_taken(position: 
         else:
             assert dropped(effects) == "the pad is not the one that the chain names"
             assert network.states[owner.address].model_key is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 6])
+def test_an_opening_with_too_few_pads_stops_nobody(count: int) -> None:
+    """The contract lets none pass; an RPC may show it all the same."""
+    network = Network(3, own_pads=True)
+    owner, model_owner = network.owners[1], network.model_person
+    state = network.states[owner.address]
+    network.states[owner.address] = replace(
+        state, opening=replace(state.opening, pad_hashes=state.opening.pad_hashes[:count])
+    )
+    told(network, owner, model_owner, model_owner.keys.hello(owner.peer, True, NONCE))
+    for pad in pads(12):
+        message = ModelKey(CTX, model_owner.address, owner.address, MODEL_KEY, pad)
+        envelope = model_owner.keys.private(message, owner.keys.ephemeral.public, NONCE)
+        assert dropped(told(network, owner, model_owner, envelope)) == "the pad is not the one that the chain names"
