@@ -114,6 +114,7 @@ class OwnerPart(OwnerRoundPlayer):
         dataset, choices = self._choices.dataset, self._choices
         noise, delta = choices.privacy.noise_multiplier, choices.privacy.delta
         self._offer = Offer(task, model_owner, spec, params, dataset.row_count, noise, delta, choices.secret_batch)
+        self._check_rows(spec, params)
         # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
         if not node.journal.joins(task):
             consent(choices.policy, self._offer, Ledger.of(node.journal.exposures()))
@@ -129,7 +130,6 @@ class OwnerPart(OwnerRoundPlayer):
         if spec.means.model_selection != params.model_selection:
             who = "model owner" if params.model_selection else "contract"
             raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
-        self._check_rows(spec, params)
         if dataset.column_count != spec.feature_count:
             raise DataError(
                 f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
