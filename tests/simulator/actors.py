@@ -334,7 +334,7 @@ def model_class(world: World, person: Participant) -> type[ModelPart]:
                 victim = effect.receiver[-1] % 3 == 0
                 ctx, me = round_.keys.ctx, round_.keys.address
                 pads, nonce = round_.pad_seeds, entropy.randbytes(24)
-                pad = pads[round_.recipients[effect.receiver].position]
+                pad = pads[round_.recipients[effect.receiver].pad_index]
                 if role == "never delivers":
                     act()
                     continue
