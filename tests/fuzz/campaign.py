@@ -323,6 +323,10 @@ class Episode:
         self.tally.reasons += self.attacked.log.reasons
         self.tally.ends["vectors ordered"] += self.masked
         self.tally.ends["vectors committed"] += self.committed
+        log = self.attacked.log
+        log.summarise(at_once=True)
+        if log.accounted != log.dropped:
+            raise Finding(f"{log.dropped} messages dropped, the log accounts for {log.accounted}")
         if self.attacked.part._round is not None:
             raise Finding("the round is over, and its secrets are still there")
         secrets = (self.round.model_key, *self.round.pad_seeds, self.attacked.person.box.secret)

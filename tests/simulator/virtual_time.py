@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
+import heapq
 import random
-import selectors
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -18,29 +20,21 @@ class StuckError(AssertionError):
     """Nobody will ever do anything again, and somebody still waits."""
 
 
-class _JumpingSelector(selectors.SelectSelector):
-    """Waits for nothing: what would be a pause moves the clock."""
-
-    loop: VirtualLoop
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise StuckError("nothing is scheduled any more, and the scenario is not over")
-        if timeout > 0:
-            self.loop.now += timeout
-        return []
-
-
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """asyncio on a virtual clock. Work for threads is done in the loop's own, after a pause that the seed chooses."""
+    """asyncio on a virtual clock. Work for threads is done in the loop's own, after a pause that the seed chooses.
+
+    It asks no file for news and takes no lock: one turn is the base loop's turn without the system's select, and timers
+    of the same moment fire in the order in which they were set.
+    """
+
+    _ready: deque[asyncio.Handle]
 
     def __init__(self, entropy: random.Random) -> None:
-        selector = _JumpingSelector()
-        super().__init__(selector)
-        selector.loop = self
+        super().__init__()
         self.now = 0.0
-        self._clock_resolution = 1e-6
         self._entropy = entropy
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
         # Called when a task ends with an exception that nobody will look at.
         self.set_exception_handler(self._unhandled)
         self.unhandled: list[str] = []
@@ -48,6 +42,54 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Seconds since the scenario began."""
         return self.now
+
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        """In the next turn."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A timer, so many seconds from now."""
+        return self.call_at(self.now + delay, callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """A timer; those of one moment fire in the order in which they were set."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, timer: asyncio.TimerHandle) -> None:
+        """It stays where it is until its moment, and does nothing then."""
+
+    def _run_once(self) -> None:
+        """Everything that is ready now; where nothing is, the clock jumps to the next timer."""
+        ready, timers = self._ready, self._timers
+        if not ready:
+            while timers and timers[0][2]._cancelled:
+                heapq.heappop(timers)
+            if not timers:
+                raise StuckError("nothing is scheduled any more, and the scenario is not over")
+            self.now = max(self.now, timers[0][0])
+        until = self.now + 1e-6
+        while timers and timers[0][0] < until:
+            ready.append(heapq.heappop(timers)[2])
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def close(self) -> None:
+        """Also forgets timers, and what hangs on them."""
+        self._timers.clear()
+        super().close()
 
     def run_in_executor(  # type: ignore[override]
         self, executor: concurrent.futures.Executor | None, func: Callable[..., _T], *args: Any
