@@ -128,7 +128,8 @@ class Ledger:
             if self.faults.strikes("chain_stall", self._entropy):
                 await asyncio.sleep(self._entropy.uniform(5, 40))
             if self.faults.strikes("reorg", self._entropy):
-                low, high = self._entropy.choice(REORG_BANDS)
+                # Deep ones come once there are rounds, or few tasks would ever have any.
+                low, high = self._entropy.choice(REORG_BANDS if self.by_name["RoundOpened"] else REORG_BANDS[:4])
                 self.reorg(min(self._entropy.randint(low, high), len(self.blocks) - FIRST_BLOCKS - 1))
             else:
                 self.mine(self.now())

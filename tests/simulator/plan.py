@@ -27,7 +27,7 @@ PROFILES = (
 # come oftener: so each named fault fires often enough (see fault_table).
 _CYCLE = (
     *("calm", "network", "owners", "model owner", "absences", "crashes", "everything", "reorgs", "model owner"),
-    *("owners", "disk", "absences", "rpc", "owners", "model owner", "everything", "reorgs"),
+    *("owners", "disk", "absences", "rpc", "owners", "model owner", "everything", "reorgs", "absences", "model owner"),
 )
 STEPS = ("join", "reveal", "draw", "seeding", "masked", "committed", "posting", "settling", "between rounds", "end")
 MODEL_STEPS = tuple(step for step in STEPS if step not in ("masked", "committed"))
@@ -63,15 +63,15 @@ MODEL_ROLES = (
 
 # What can happen only once in a task, or only in some groups, is drawn so many times oftener than the rest.
 _OFTENER = {
-    "hostile group": 4,
-    "dies before posting": 4,
-    "gone for good": 4,
-    "old data folder": 5,
-    "silent for good": 7,
-    "vanishes before settling": 7,
-    "model unlike its commitment": 2,
-    "payload unlike its hash": 2,
-    "same weights again": 2,
+    "hostile group": 5,
+    "dies before posting": 5,
+    "gone for good": 5,
+    "old data folder": 8,
+    "silent for good": 11,
+    "vanishes before settling": 11,
+    "model unlike its commitment": 3,
+    "payload unlike its hash": 3,
+    "same weights again": 3,
 }
 
 
@@ -156,7 +156,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     text = f"{seed}/{number}/plan".encode()
     entropy = random.Random(int.from_bytes(hashlib.sha256(text).digest(), "big"))
     profile = profile or _CYCLE[number % len(_CYCLE)]
-    group_size = entropy.choice((3, 3, 3, 3, 3, 4, 4, 5, 6, 8))
+    group_size = entropy.choices((3, 4, 5, 6, 8), (14, 3, 2, 1, 0.6))[0]
     # Where people misbehave or stay away a group more than the least, or most tasks would end before they begin.
     least, most = 3 + (group_size < 8 and profile in ("owners", "absences", "everything")), 24 // group_size
     # Small markets oftener than large ones: they have the same troubles, and more of them can be played.
@@ -238,7 +238,7 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
     if profile == "disk" or everything:
         draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.012)
     if profile == "reorgs" or everything:
-        draft.some("reorg", most=0.15)
+        draft.some("reorg", most=0.1)
         draft.some("chain_stall", most=0.04)
         draft.some("transaction_lost", "transaction_late", most=0.03)
     if profile == "rpc" or everything:
@@ -248,16 +248,16 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
     if profile == "owners" or everything:
         for index in entropy.sample(range(owners), entropy.randint(1, max(1, owners // 4))):
             role = _chosen(entropy, OWNER_ROLES)
-            roles[index] = role, entropy.randint(1, max(1, troubled if role in _OFTENER else troubled // 2))
+            roles[index] = role, _early(entropy, troubled)
     if profile == "model owner" or (everything and entropy.random() < 0.4):
         role = _chosen(entropy, MODEL_ROLES)
-        model_role = role, entropy.randint(1, max(1, troubled if role in _OFTENER else troubled // 2))
+        model_role = role, _early(entropy, troubled)
     if profile == "absences" or everything:
         for index in entropy.sample(range(owners), entropy.randint(1, max(1, owners // 4))):
             if index not in roles:
-                absences[index] = _some_absences(entropy, STEPS, entropy.randint(1, 4), troubled)
+                absences[index] = _some_absences(entropy, STEPS, entropy.randint(2, 6), troubled)
         if model_role is None:
-            absences[-1] = _some_absences(entropy, MODEL_STEPS, entropy.randint(1, 6), troubled)
+            absences[-1] = _some_absences(entropy, MODEL_STEPS, entropy.randint(3, 7), troubled)
     if everything:
         draft.rates = {name: rate / 3 for name, rate in draft.rates.items()}
     return replace(plan, rates=Rates(**draft.rates), roles=roles, model_role=model_role, absences=absences)
@@ -267,13 +267,18 @@ def _chosen(entropy: random.Random, roles: tuple[str, ...]) -> str:
     return entropy.choices(roles, [_OFTENER.get(role, 1) for role in roles])[0]
 
 
+def _early(entropy: random.Random, troubled: int) -> int:
+    """A round, the first ones oftener: not every task gets far."""
+    return min(entropy.randint(1, troubled), entropy.randint(1, troubled))
+
+
 def _some_absences(entropy: random.Random, steps: tuple[str, ...], count: int, troubled: int) -> tuple[Absence, ...]:
     """At different steps."""
     return tuple(
         Absence(
             step,
-            entropy.randint(1, troubled),
-            entropy.choice((0.5, 5.0, 15.0) if step in ("join", "reveal") else (0.5, 5.0, 30.0, 100.0)),
+            _early(entropy, troubled),
+            entropy.choice((0.5, 3.0, 8.0) if step in ("join", "reveal", "draw") else (0.5, 5.0, 20.0, 80.0)),
         )
         for step in entropy.sample(steps, count)
     )
