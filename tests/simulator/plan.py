@@ -156,7 +156,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     text = f"{seed}/{number}/plan".encode()
     entropy = random.Random(int.from_bytes(hashlib.sha256(text).digest(), "big"))
     profile = profile or _CYCLE[number % len(_CYCLE)]
-    group_size = entropy.choices((3, 4, 5, 6, 8), (14, 3, 2, 1, 0.6))[0]
+    group_size = entropy.choices((3, 4, 5, 6, 8), (16, 2, 1, 0.6, 0.4))[0]
     # Where people misbehave or stay away a group more than the least, or most tasks would end before they begin.
     least, most = 3 + (group_size < 8 and profile in ("owners", "absences", "everything")), 24 // group_size
     # Small markets oftener than large ones: they have the same troubles, and more of them can be played.

@@ -45,6 +45,7 @@ from tests.simulator.ledger import Block, ChainView, Ledger
 from tests.simulator.life import CrashedError, Faults, Life
 from tests.simulator.plan import Plan
 from tests.simulator.post_office import PostOffice, SimulatedBroker
+from tests.simulator.signing import QuickKeys
 from tests.simulator.virtual_time import VirtualLoop
 
 ETHER = 10**18
@@ -269,7 +270,7 @@ class Participant:
             self.home,
             market="0x" + world.ledger.market.hex(),
             finality_depth=world.plan.finality_depth,
-            poll_seconds=0.8,
+            poll_seconds=1.0,
             patience_seconds=world.plan.patience,
         )
         return Node(settings, self.keys, self.role, surroundings)
@@ -323,7 +324,7 @@ class World:
         plan = self.plan
         name = "model" if index < 0 else f"owner-{index:02d}"
         entropy = plan.entropy(f"participant {name}")
-        keys = Keys(Account.from_key(entropy.randbytes(32)), BoxIdentity.from_entropy(entropy.randbytes(32)))
+        keys = QuickKeys(Account.from_key(entropy.randbytes(32)), BoxIdentity.from_entropy(entropy.randbytes(32)))
         make = self._model_part if index < 0 else self._owner_part
         role = "model" if index < 0 else "owner"
         home = self.folder / name
