@@ -119,7 +119,7 @@ def test_the_table_says_which_faults_fired_too_seldom() -> None:
 def test_every_fault_of_the_table_is_planned_for() -> None:
     """By its rate, as an absence or as a role, in some scenario of a short campaign."""
     planned: set[str] = set()
-    for number in range(300):
+    for number in range(1500):
         plan = make_plan(5, number)
         planned |= {entry.name.replace("_", " ") for entry in fields(Rates) if getattr(plan.rates, entry.name)}
         planned |= {f"role: {role}" for role, _ in plan.roles.values()}
