@@ -10,14 +10,19 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from eth_account import Account
+from eth_utils.address import to_checksum_address
 
+from omnilytics.daemon.keystore import Keys
 from omnilytics.peers.errors import ParameterError
+from omnilytics.peers.keys import BoxIdentity
 from tests.simulator.campaign import Tally, campaign, play
 from tests.simulator.fault_table import FAULTS, lines, short_of
 from tests.simulator.life import Rates
 from tests.simulator.plan import PROFILES, make_plan, small_plan
 from tests.simulator.planted import BUGS, Bug, hunt
 from tests.simulator.results import Results
+from tests.simulator.signing import QuickKeys
 from tests.simulator.virtual_time import StuckError, VirtualLoop
 
 
@@ -131,6 +136,27 @@ def test_every_fault_of_the_table_is_planned_for() -> None:
     assert all(name.startswith(("reorg of depth", "transaction lost in", "message stopped")) for name in missing), (
         missing
     )
+
+
+def test_quick_signatures_are_the_products() -> None:
+    """The same bytes and hashes, for short and long numbers and data."""
+    entropy = random.Random(2)
+    account, box = Account.from_key(entropy.randbytes(32)), BoxIdentity.from_entropy(entropy.randbytes(32))
+    real, quick = Keys(account, box), QuickKeys(account, box)
+    assert quick.address == real.address
+    for size in (0, 1, 55, 56, 300):
+        transaction = {
+            "type": 2,
+            "chainId": 31337,
+            "to": to_checksum_address("0x" + entropy.randbytes(20).hex()),
+            "data": entropy.randbytes(size),
+            "value": entropy.randrange(2) * 10**18,
+            "nonce": entropy.randrange(300),
+            "gas": entropy.randrange(21_000, 10**7),
+            "maxFeePerGas": entropy.randrange(10**12),
+            "maxPriorityFeePerGas": entropy.randrange(2) * 10**9,
+        }
+        assert quick.sign(transaction) == real.sign(transaction)
 
 
 # ------------------------------------------------------------------------ virtual time
