@@ -17,6 +17,7 @@ from omnilytics.daemon.aggregate import NOTHING, Aggregate, decrypt_round
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
+from omnilytics.daemon.market_log import MarketLog, headroom_bits, log_delivery
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.posting import MAX_PART_BYTES, PostedVectors
 from omnilytics.daemon.protection.envelope import seal_model
@@ -96,6 +97,7 @@ class ModelPart:
         self._last_waiting = ("", 0.0)
         self._round_started = 0.0
         self._done = False
+        self._market_log = MarketLog(node.log, node.me, every_group=True)
 
     @property
     def _task(self) -> int:
@@ -175,6 +177,7 @@ class ModelPart:
                 self._snapshot = snapshot
                 self._node.members_may_have_changed()
                 self._log_place(snapshot)
+                self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 for duty in model_duties(snapshot, self._finished_round):
                     match duty:
@@ -384,7 +387,10 @@ class ModelPart:
     def _step(self, event: model_round.ModelInput) -> None:
         if self._round is None:
             return
+        earlier = self._round
         self._round, effects = model_round.step(self._round, event, self._node.entropy)
+        if self._snapshot is not None:
+            log_delivery(self._node.log, earlier, self._round, self._task, self._snapshot.state.round)
         self._perform(effects)
 
     def _perform(self, effects: list[model_round.ModelEffect]) -> None:
@@ -473,6 +479,8 @@ class ModelPart:
                 round=round_number,
             )
         count = self._snapshot.state.group_count if self._snapshot is not None else 0
+        params = self._snapshot.params if self._snapshot is not None else None
+        limit = params.group_size * params.max_magnitude if params is not None else 1
         node.log(
             "round.done",
             f"accuracy {result.accuracy:.4f}, {result.outcome.name.lower()}, groups {list(result.found.selected)}",
@@ -487,6 +495,7 @@ class ModelPart:
             void_groups=[group for group in range(count) if group not in result.complete],
             slashed=slashed,
             distances=[[str(value) for value in row] for row in result.found.distances],
+            headroom_bits=headroom_bits(result.found.sums, result.found.selected, limit),
         )
 
     def _accuracy(self, weights: NDArray[np.float64]) -> float:

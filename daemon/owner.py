@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.market_log import MarketLog
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.posting import PostedVectors, post_parts
@@ -55,6 +56,7 @@ class OwnerPart(OwnerRoundPlayer):
         self._done = False
         self._safe_mode = False
         self._told_short = False
+        self._market_log = MarketLog(node.log, node.me, every_group=False)
 
     @property
     def finished(self) -> bool:
@@ -118,6 +120,7 @@ class OwnerPart(OwnerRoundPlayer):
             case SnapshotSeen(snapshot):
                 self._snapshot = snapshot
                 self._log_place(snapshot)
+                self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 await self._train_at_last()
                 await self._perform_duties(snapshot)

@@ -109,6 +109,11 @@ class TransactionQueue:
         """Whether nothing is waiting or on its way."""
         return not self._pending
 
+    @property
+    def pending_count(self) -> int:
+        """How many orders are waiting or on their way."""
+        return len(self._pending)
+
     async def run(self) -> None:
         """Works the queue until cancelled. First of all: what an earlier life sent and never saw mined."""
         await self._resend()
