@@ -8,6 +8,7 @@ import click
 
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.model import model
+from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.tasks import tasks
 from omnilytics.peers.errors import OmniLyticsError
@@ -21,12 +22,14 @@ def cli() -> None:
     \b
     Exit codes: 0 done (also after SIGTERM or SIGINT), 1 other, 2 usage or configuration,
     3 communications, 4 chain interface, 5 port, 6 account, funds or keys,
-    7 contract mismatch, 8 data folder in use, 9 data or journal.
+    7 contract mismatch, 8 data folder in use, 9 data or journal,
+    10 monitor --once: an alert stands.
     """
 
 
 cli.add_command(init)
 cli.add_command(model)
+cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(tasks)
 

@@ -141,7 +141,10 @@ def _skewed(market: Market, now: float, limits: Limits) -> Iterator[Alert]:
         if len(known) > 2 and abs(off) > limits.skew_seconds:
             words = "ahead of" if off > 0 else "behind"
             yield Alert(
-                "clock.skew", person.name, f"{person.name}'s clock is {abs(off):.0f} s {words} the others", person.last_ts
+                "clock.skew",
+                person.name,
+                f"{person.name}'s clock is {abs(off):.0f} s {words} the others",
+                person.last_ts,
             )
         elif "clock.skew" in person.standing:
             since, text = person.standing["clock.skew"]
@@ -227,7 +230,9 @@ def money_faults(task: Task) -> list[str]:
     if money["stakes_in"] < money["stakes_out"] + money["slashed"]:
         faults.append("stakes: more went out and was slashed than came in")
     if task.escrow_sent is not None and task.escrow_sent != money["escrow"]:
-        faults.append(f"sent: {task.escrow_sent} wei were escrowed at creation, the contract says {money['escrow']} wei")
+        faults.append(
+            f"sent: {task.escrow_sent} wei were escrowed at creation, the contract says {money['escrow']} wei"
+        )
     rate, size = task.terms.get("rate"), task.terms.get("group_size")
     if rate and size:
         for number in sorted(task.rounds):
@@ -235,5 +240,7 @@ def money_faults(task: Task) -> list[str]:
             if round_.paid and round_.paid_wei != rate * size * len(round_.paid):
                 faults.append(f"round {number}: {round_.paid_wei} wei for {len(round_.paid)} groups is not the rate")
     if task.paid_from_start and task.paid_rounds_wei > money["paid"]:
-        faults.append(f"rounds: payments of {task.paid_rounds_wei} wei were seen, the contract says {money['paid']} wei")
+        faults.append(
+            f"rounds: payments of {task.paid_rounds_wei} wei were seen, the contract says {money['paid']} wei"
+        )
     return faults

@@ -32,7 +32,7 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, int(math.floor(high / step + 1e-9)) + 1)]
+    return [round(number * step, 10) for number in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def compact(value: float) -> str:
@@ -249,7 +249,10 @@ def gantt(rows: Sequence[tuple[str, Sequence[Span]]], marks: Sequence[tuple[floa
 
     parts = []
     for tick in nice_ticks(0, last - first, 12):
-        parts += [_line(x(first + tick), top - 6, x(first + tick), height - 4), _text(x(first + tick), 12, f"{tick:g} s")]
+        parts += [
+            _line(x(first + tick), top - 6, x(first + tick), height - 4),
+            _text(x(first + tick), 12, f"{tick:g} s"),
+        ]
     free = -1.0
     for second, text in marks:
         if x(second) >= free:

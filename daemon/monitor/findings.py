@@ -63,8 +63,8 @@ def _judge(group: int, known: GroupRecord) -> GroupVerdict:
     if often and ratio >= POISON_RATIO:
         verdict = "poisoned"
         text = (
-            f"group {group} looks poisoned: Krum rejected it in {known.rejected} of the {known.complete} rounds that it "
-            f"completed, with scores {_times(ratio)} those of the groups that were kept"
+            f"group {group} looks poisoned: Krum rejected it in {known.rejected} of the {known.complete} rounds "
+            f"that it completed, with scores {_times(ratio)} those of the groups that were kept"
         )
     elif often:
         verdict = "outlier"

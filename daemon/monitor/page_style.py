@@ -29,10 +29,12 @@ ul.story { margin: 0; padding-left: 20px; } ul.story li { margin: 0 0 6px; }
 .scroll:focus-visible { outline: 2px solid var(--c1); }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 4px 7px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th { color: var(--ink-2); font-weight: 600; } td.left, th.left { text-align: left; } td.wrap { white-space: normal; min-width: 220px; }
+th { color: var(--ink-2); font-weight: 600; } td.left, th.left { text-align: left; vertical-align: top; } 
+td.wrap { white-space: normal; min-width: 220px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit; fill: var(--ink-2); }
-.tick, .mark { font-size: 11px; } .label { font-size: 11.5px; } .value { font-size: 11.5px; fill: var(--ink) !important; }
+.tick, .mark { font-size: 11px; } .label { font-size: 11.5px; } 
+.value { font-size: 11.5px; fill: var(--ink) !important; }
 .grid { stroke: var(--grid); stroke-width: 1; }
 .line { fill: none; stroke: var(--c1); stroke-width: 2; stroke-linejoin: round; }
 .dot { fill: var(--c1); stroke: var(--surface); stroke-width: 1.5; }
@@ -44,7 +46,8 @@ svg text { font-family: inherit; fill: var(--ink-2); }
 .s5 { fill: var(--c5); background: var(--c5); } .s6 { fill: var(--c6); background: var(--c6); }
 .s7 { fill: var(--c7); background: var(--c7); } .s8 { fill: var(--c8); background: var(--c8); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: 12.5px; color: var(--ink-2); margin: 8px 0 0; }
-.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px; vertical-align: -1px; }
+.legend i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 6px;
+  vertical-align: -1px; }
 .legend i.rejected { background: none; border: 2px solid var(--c2); } .legend i.heat { background: var(--heat); }
 .legend i.void { border: 1px dashed var(--ink-3); }
 .badge { display: inline-block; padding: 1px 8px; border-radius: 10px; font-size: 12.5px; font-weight: 600; }

@@ -80,10 +80,12 @@ def _header(market: Market, now: float, alerts: Sequence[Alert], limits: Limits)
     everybody = list(market.participants.values())
     lives = [liveness(person, now, limits) for person in everybody]
     here = [p for p, life in zip(everybody, lives, strict=True) if life in ("live", "stale")]
-    newest = max((p for p in everybody if p.head_block is not None), key=lambda p: (p.head_block or 0), default=None)
+    newest = max((p for p in everybody if p.head_block is not None), key=lambda p: p.head_block or 0, default=None)
     age = None
     if newest is not None and here:
-        age = min(((p.head_age or 0.0) + max(0.0, now - p.head_ts) for p in here if p.head_age is not None), default=None)
+        age = min(
+            ((p.head_age or 0.0) + max(0.0, now - p.head_ts) for p in here if p.head_age is not None), default=None
+        )
     owners = [life for p, life in zip(everybody, lives, strict=True) if p.role != "model"]
     model = [life for p, life in zip(everybody, lives, strict=True) if p.role == "model"]
     return {
@@ -117,7 +119,7 @@ def _participant(person: Participant, now: float, limits: Limits) -> dict[str, A
         "bumped": person.bumped,
         "refused": person.refused,
         "reverted": person.reverted,
-        "tx_pending": len(person.sent) if person.tx_pending is None else max(person.tx_pending, len(person.sent)),
+        "tx_pending": 0 if person.gone else max(person.tx_pending or 0, len(person.sent)),
         "lag_blocks": lag,
         "skew_s": person.skew,
         "disk_free_bytes": person.disk_free,
@@ -162,7 +164,8 @@ def _honesty(market: Market, files: Sequence[LogFile]) -> dict[str, Any]:
         "restarts": honesty.restarts,
         "forgotten": honesty.forgotten,
         "unheard": sorted(
-            {market.name(peer) for task in market.tasks.values() for peer in task.joined} - {p.name for p in market.participants.values()}
+            {market.name(peer) for task in market.tasks.values() for peer in task.joined}
+            - {p.name for p in market.participants.values()}
         )[:64],
     }
 
@@ -280,9 +283,9 @@ def _seeds(market: Market, task: Task) -> dict[str, Any]:
                 if mate == peer:
                     cells.append({"state": "self", "ms": None})
                     continue
-                known = (peer, mate) in newest.seeds
-                took = newest.seeds.get((peer, mate))
-                cells.append({"state": "agreed" if took is not None else "hello" if known else "none", "ms": took})
+                known, took = (peer, mate) in newest.seeds, newest.seeds.get((peer, mate))
+                missing = "out" if group in task.idle_groups else "none"
+                cells.append({"state": "agreed" if took is not None else "hello" if known else missing, "ms": took})
             rows.append(
                 {"name": market.name(peer), "cells": cells, "model_key": peer in newest.delivered}
             )  # fmt: skip

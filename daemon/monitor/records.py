@@ -98,9 +98,10 @@ def wei(record: Record, name: str = "wei") -> int | None:
 def real(record: Record, name: str) -> float | None:
     """A finite number of a reasonable size, else None."""
     value = record.fields.get(name)
-    if type(value) not in (int, float) or not -1e18 < value < 1e18 or not math.isfinite(value):  # type: ignore[operator]
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1e18 < value < 1e18:
+        # Not a number is not between any two.
         return None
-    return float(value)  # type: ignore[arg-type]
+    return float(value)
 
 
 def flag(record: Record, name: str) -> bool | None:

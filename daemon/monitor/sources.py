@@ -115,7 +115,6 @@ def _name_of(path: Path) -> str:
 class LogSources:
     """All files of a market, and standard input where it is asked for."""
 
-
     def __init__(self, paths: Sequence[Path], stdin: BinaryIO | None = None) -> None:
         self._paths = list(paths)
         self._files: dict[tuple[int, int], LogFile] = {}
@@ -129,7 +128,9 @@ class LogSources:
         paths = [Path(name) for name in names if name != STANDARD_INPUT]
         for path in paths:
             if not path.exists():
-                raise ConfigurationError(f"no file or folder {path}", help="give a run's folder, a folder of logs, or -")
+                raise ConfigurationError(
+                    f"no file or folder {path}", help="give a run's folder, a folder of logs, or -"
+                )
         stdin = sys.stdin.buffer if STANDARD_INPUT in names else None
         sources = LogSources(paths, stdin)
         sources.scan()

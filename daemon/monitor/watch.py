@@ -35,6 +35,8 @@ class Watch:
     market: Market = field(default_factory=Market)
     limits: Limits = field(default_factory=Limits)
     history: deque[PastAlert] = field(default_factory=lambda: deque(maxlen=MAX_HISTORY))
+    # How many were raised in all.
+    raised: int = 0
     _standing: dict[tuple[str, str], PastAlert] = field(default_factory=dict)
     _looked_at: float = 0.0
     _since_look: int = 0
@@ -64,4 +66,5 @@ class Watch:
             elif len(self._standing) < MAX_HISTORY:
                 self._standing[key] = PastAlert(alert.code, alert.subject, alert.text, now)
                 self.history.append(self._standing[key])
+                self.raised += 1
         return found
