@@ -133,6 +133,7 @@ class ModelPart:
             f"task {self._task}, accuracy {accuracy:.4f} before round {self._finished_round + 1}",
             task=self._task,
             accuracy=accuracy,
+            before_round=self._finished_round + 1,
         )
 
     async def _create(self) -> int:

@@ -77,7 +77,7 @@ def terms(scene: Scene, record: Record) -> None:
 def task_ready(scene: Scene, record: Record) -> None:
     if scene.task is not None:
         scene.task.model_owner = record.peer
-        if scene.task.first_accuracy is None and not scene.task.rounds:
+        if whole(record, "before_round") == 1:
             scene.task.first_accuracy = real(record, "accuracy")
 
 

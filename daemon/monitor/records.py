@@ -18,6 +18,7 @@ MAX_TEXT = 400
 MAX_NAME = 80
 _MOST_ITEMS = 4096
 _LARGEST = 1 << 62
+_decode = json.JSONDecoder().raw_decode
 _LARGEST_WEI = 1 << 128
 
 
@@ -43,8 +44,10 @@ class Record(NamedTuple):
 def parse_line(line: bytes) -> Record | None:
     """A record of any schema version, or None where the line is none."""
     try:
-        said = json.loads(line)
-        if type(said) is not dict:
+        # As json.loads, without its looking for encodings that no log is in.
+        text = line.decode()
+        said, end = _decode(text)
+        if type(said) is not dict or (end != len(text) and text[end:].strip()):
             return None
         stamp, seq, version = said["ts"], said["seq"], said["v"]
         peer, role, event, boot = said["peer"], said["role"], said["event"], said["boot_id"]
