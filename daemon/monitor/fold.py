@@ -346,6 +346,7 @@ _HANDLERS: dict[str, Callable[[Scene, Record], None]] = {
     "seed.agreed": fold_task.seed,
     "key.delivered": fold_task.delivered,
     "delivery.closed": fold_task.delivery_closed,
+    "krum.disagreement": fold_task.disputed,
     "train.done": fold_task.trained,
     **{event: _standing for event in _STANDING},
     **{f"{event}.over": _well_again for event in _STANDING},

@@ -345,5 +345,11 @@ def _judge_groups(task: Task, round_: Round) -> None:
             known.ratios.append(score / usual)
 
 
+def disputed(scene: Scene, record: Record) -> None:
+    """The model owner computes another selection than the contract did."""
+    if scene.task is not None and scene.round is not None:
+        scene.task.disagreements.append((scene.round.number, "selection", scene.person.peer, "the contract"))
+
+
 def task_done(scene: Scene, record: Record) -> None:
     scene.person.done_ts = record.ts
