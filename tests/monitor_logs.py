@@ -112,7 +112,8 @@ class MadeUpMarket:
         return {"task": 1, "round": number, "block": self.block} | {f"{k}_wei": v for k, v in amounts.items()}
 
     def lines(self) -> Iterator[tuple[str, str]]:
-        """(daemon's name, line) in the order of time."""
+        """(daemon's name, line) in the order of time; the same every time."""
+        self.__post_init__()
         yield from self._beginning()
         out: set[int] = set()
         for number in range(1, self.rounds + 1):
@@ -148,7 +149,12 @@ class MadeUpMarket:
             yield daemon.name, daemon.line(0.1, "daemon.ready", msg="ready")
             yield daemon.name, self.heartbeat(daemon, 0.2)
         escrow = RATE * self.owners * self.rounds + 10**17
-        yield model.name, model.line(0.3, "tx.mined", block=5, gas=330_000, wei=330_000 * 10**9, dur_ms=100, tx="0xc0", function="createTask")  # fmt: skip
+        yield (
+            model.name,
+            model.line(
+                0.3, "tx.mined", block=5, gas=330_000, wei=330_000 * 10**9, dur_ms=100, tx="0xc0", function="createTask"
+            ),
+        )
         yield model.name, model.line(0.4, "task.created", msg="task 1: made up", task=1, wei=escrow)
         yield model.name, model.line(0.5, "task.ready", task=1, accuracy=0.1, before_round=1)
         terms = {
@@ -158,11 +164,42 @@ class MadeUpMarket:
         }  # fmt: skip
         for daemon in self._everybody():
             yield daemon.name, daemon.line(0.6, "task.terms", task=1, block=6, **terms)
-            yield daemon.name, daemon.line(0.6, "phase.enter", msg="joining", task=1, round=0, phase="joining", block=6, deadline=int(START) + 60)  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    0.6,
+                    "phase.enter",
+                    msg="joining",
+                    task=1,
+                    round=0,
+                    phase="joining",
+                    block=6,
+                    deadline=int(START) + 60,
+                ),
+            )
         for daemon in self.people:
-            yield daemon.name, daemon.line(1.0, "tx.mined", task=1, round=0, block=7, gas=160_000, wei=160_000 * 10**9, dur_ms=90, tx=f"0x10{daemon.number}", function="join")  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    1.0,
+                    "tx.mined",
+                    task=1,
+                    round=0,
+                    block=7,
+                    gas=160_000,
+                    wei=160_000 * 10**9,
+                    dur_ms=90,
+                    tx=f"0x10{daemon.number}",
+                    function="join",
+                ),
+            )
         for daemon in self._everybody():
-            yield daemon.name, daemon.line(2.0, "phase.enter", msg="idle", task=1, round=0, phase="idle", block=9, deadline=int(START) + 60)  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    2.0, "phase.enter", msg="idle", task=1, round=0, phase="idle", block=9, deadline=int(START) + 60
+                ),
+            )
             yield daemon.name, daemon.line(2.1, "money", **self.money(2.1, 0))
         for group in range(self.group_count):
             members = [address(group * size + position) for position in range(size)]
@@ -180,43 +217,155 @@ class MadeUpMarket:
         def enter(second: float, phase: str) -> Iterator[tuple[str, str]]:
             self.block += 3
             for daemon in (model, *alive):
-                yield daemon.name, daemon.line(second, "phase.enter", msg=phase, task=1, round=number, phase=phase, block=self.block, deadline=deadline)  # fmt: skip
+                yield (
+                    daemon.name,
+                    daemon.line(
+                        second,
+                        "phase.enter",
+                        msg=phase,
+                        task=1,
+                        round=number,
+                        phase=phase,
+                        block=self.block,
+                        deadline=deadline,
+                    ),
+                )
 
         def groups(second: float, phase: str, complete: list[int]) -> Iterator[tuple[str, str]]:
             for daemon in (model, *alive):
-                yield daemon.name, daemon.line(second, "round.groups", task=1, round=number, phase=phase, block=self.block, ctx=ctx, committed=playing, sat_out=[], complete=complete, short=sorted(out), dissolved=[])  # fmt: skip
+                yield (
+                    daemon.name,
+                    daemon.line(
+                        second,
+                        "round.groups",
+                        task=1,
+                        round=number,
+                        phase=phase,
+                        block=self.block,
+                        ctx=ctx,
+                        committed=playing,
+                        sat_out=[],
+                        complete=complete,
+                        short=sorted(out),
+                        dissolved=[],
+                    ),
+                )
 
-        yield model.name, model.line(start, "tx.mined", task=1, round=number, phase="open", block=self.block, gas=160_000, wei=160_000 * 10**9, dur_ms=40, tx=f"0x20{number}", function="openRound")  # fmt: skip
+        yield (
+            model.name,
+            model.line(
+                start,
+                "tx.mined",
+                task=1,
+                round=number,
+                phase="open",
+                block=self.block,
+                gas=160_000,
+                wei=160_000 * 10**9,
+                dur_ms=40,
+                tx=f"0x20{number}",
+                function="openRound",
+            ),
+        )
         yield from enter(start + 0.1, "commit")
         players = [owner for owner in alive if owner.number // size in playing]
         for owner in players:
             at, group = start + 0.2, owner.number // size
             place = {"task": 1, "round": number, "group": group}
-            yield owner.name, owner.line(at, "round.begin", msg="exchanging seeds", phase="seeding", block=self.block, **place)  # fmt: skip
+            yield (
+                owner.name,
+                owner.line(at, "round.begin", msg="exchanging seeds", phase="seeding", block=self.block, **place),
+            )
             for position in range(size):
                 mate = address(group * size + position)
                 if mate != owner.peer:
-                    yield owner.name, owner.line(at + 0.2, "seed.hello", level="debug", peer_to=mate, dur_ms=200, **place)  # fmt: skip
-                    yield owner.name, owner.line(at + 0.4, "seed.agreed", level="debug", peer_to=mate, dur_ms=400, **place)  # fmt: skip
-            yield model.name, model.line(at + 0.4, "key.delivered", level="debug", task=1, round=number, peer_to=owner.peer)  # fmt: skip
-            yield owner.name, owner.line(at + 0.5, "train.done", msg="update ready", task=1, round=number, dur_ms=40, clip_rate=0.01)  # fmt: skip
+                    yield (
+                        owner.name,
+                        owner.line(at + 0.2, "seed.hello", level="debug", peer_to=mate, dur_ms=200, **place),
+                    )
+                    yield (
+                        owner.name,
+                        owner.line(at + 0.4, "seed.agreed", level="debug", peer_to=mate, dur_ms=400, **place),
+                    )
+            yield (
+                model.name,
+                model.line(at + 0.4, "key.delivered", level="debug", task=1, round=number, peer_to=owner.peer),
+            )
+            yield (
+                owner.name,
+                owner.line(at + 0.5, "train.done", msg="update ready", task=1, round=number, dur_ms=40, clip_rate=0.01),
+            )
             yield owner.name, owner.line(at + 0.6, "stage.enter", msg="masking", phase="masking", dur_ms=600, **place)
-            yield owner.name, owner.line(at + 0.7, "stage.enter", msg="committing", phase="committing", dur_ms=700, **place)  # fmt: skip
-            yield owner.name, owner.line(at + 0.8, "tx.mined", phase="commit", block=self.block, gas=56_000, wei=56_000 * 10**9, dur_ms=80, tx=f"0x30{number}{owner.number}", function="commit", **place)  # fmt: skip
-            yield owner.name, owner.line(at + 0.9, "stage.enter", msg="committed", phase="committed", dur_ms=900, **place)  # fmt: skip
-        yield model.name, model.line(start + 1.4, "delivery.closed", msg="all have the key", task=1, round=number, silent=[])  # fmt: skip
+            yield (
+                owner.name,
+                owner.line(at + 0.7, "stage.enter", msg="committing", phase="committing", dur_ms=700, **place),
+            )
+            yield (
+                owner.name,
+                owner.line(
+                    at + 0.8,
+                    "tx.mined",
+                    phase="commit",
+                    block=self.block,
+                    gas=56_000,
+                    wei=56_000 * 10**9,
+                    dur_ms=80,
+                    tx=f"0x30{number}{owner.number}",
+                    function="commit",
+                    **place,
+                ),
+            )
+            yield (
+                owner.name,
+                owner.line(at + 0.9, "stage.enter", msg="committed", phase="committed", dur_ms=900, **place),
+            )
+        yield (
+            model.name,
+            model.line(start + 1.4, "delivery.closed", msg="all have the key", task=1, round=number, silent=[]),
+        )
         yield from enter(start + 1.5, "post")
         yield from groups(start + 1.5, "post", [])
         dying = [owner for owner in players if self.killed.get(owner.number) == number]
         alive[:] = [owner for owner in alive if owner not in dying]
         for owner in [player for player in players if player not in dying]:
-            yield owner.name, owner.line(start + 2.0, "tx.mined", task=1, round=number, phase="post", group=owner.number // size, block=self.block, gas=90_000, wei=90_000 * 10**9, dur_ms=80, tx=f"0x40{number}{owner.number}", function="post")  # fmt: skip
+            yield (
+                owner.name,
+                owner.line(
+                    start + 2.0,
+                    "tx.mined",
+                    task=1,
+                    round=number,
+                    phase="post",
+                    group=owner.number // size,
+                    block=self.block,
+                    gas=90_000,
+                    wei=90_000 * 10**9,
+                    dur_ms=80,
+                    tx=f"0x40{number}{owner.number}",
+                    function="post",
+                ),
+            )
         broken = {owner.number // size for owner in dying}
         complete = [group for group in playing if group not in broken]
         yield from enter(start + 3.0, "settle")
         yield from groups(start + 3.0, "settle", complete)
         settler = alive[number % len(alive)]
-        yield settler.name, settler.line(start + 3.2, "tx.mined", task=1, round=number, phase="settle", block=self.block, gas=1_200_000, wei=1_200_000 * 10**9, dur_ms=60, tx=f"0x50{number}", function="settle")  # fmt: skip
+        yield (
+            settler.name,
+            settler.line(
+                start + 3.2,
+                "tx.mined",
+                task=1,
+                round=number,
+                phase="settle",
+                block=self.block,
+                gas=1_200_000,
+                wei=1_200_000 * 10**9,
+                dur_ms=60,
+                tx=f"0x50{number}",
+                function="settle",
+            ),
+        )
         selected = [group for group in complete if group not in self.poisoned]
         self.paid += RATE * size * len(selected)
         self.slashed += 3 * RATE * len(dying)
@@ -225,7 +374,18 @@ class MadeUpMarket:
         yield from groups(start + 3.5, "idle", complete)
         for daemon in (model, *alive):
             yield daemon.name, daemon.line(start + 3.6, "money", **self.money(start, number))
-            yield daemon.name, daemon.line(start + 3.6, "round.paid", task=1, round=number, block=self.block, wei=RATE * size * len(selected), groups=selected)  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    start + 3.6,
+                    "round.paid",
+                    task=1,
+                    round=number,
+                    block=self.block,
+                    wei=RATE * size * len(selected),
+                    groups=selected,
+                ),
+            )
         far = {group: 10**9 if group in self.poisoned else 10**4 + group for group in complete}
         distances = [[str(0 if a == b else max(far[a], far[b])) for b in complete] for a in complete]
         yield model.name, model.line(
@@ -241,8 +401,35 @@ class MadeUpMarket:
         second = 3.0 + self.rounds * self.round_seconds
         everybody = [self.model, *[o for o in self.people if o.number not in self.killed]]
         for daemon in everybody:
-            yield daemon.name, daemon.line(second, "phase.enter", msg="ended", task=1, round=self.rounds, phase="ended", block=self.block, deadline=0)  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    second,
+                    "phase.enter",
+                    msg="ended",
+                    task=1,
+                    round=self.rounds,
+                    phase="ended",
+                    block=self.block,
+                    deadline=0,
+                ),
+            )
         for daemon in everybody:
-            yield daemon.name, daemon.line(second + 1, "tx.mined", task=1, round=self.rounds, block=self.block, gas=80_000, wei=80_000 * 10**9, dur_ms=90, tx=f"0x60{daemon.number}", function="withdraw", wei_expected=4 * RATE)  # fmt: skip
+            yield (
+                daemon.name,
+                daemon.line(
+                    second + 1,
+                    "tx.mined",
+                    task=1,
+                    round=self.rounds,
+                    block=self.block,
+                    gas=80_000,
+                    wei=80_000 * 10**9,
+                    dur_ms=90,
+                    tx=f"0x60{daemon.number}",
+                    function="withdraw",
+                    wei_expected=4 * RATE,
+                ),
+            )
             yield daemon.name, daemon.line(second + 2, "task.done", msg="everything is collected", task=1)
             yield daemon.name, daemon.line(second + 2.1, "daemon.exit", msg="exit: finished", reason="finished")

@@ -201,11 +201,16 @@ def test_a_selection_that_the_model_owner_disputes_is_an_alert(running: Running)
 
 def test_gas_far_above_the_usual_is_said_while_its_round_is_new() -> None:
     made = MadeUpMarket(owners=9, rounds=5, ends=False)
-    dear = [(n, line.replace('"gas":90000', '"gas":140000') if '"round":5' in line else line) for n, line in made.lines()]
+    dear = [
+        (n, line.replace('"gas":90000', '"gas":140000') if '"round":5' in line else line) for n, line in made.lines()
+    ]
     watch = watched(dear)
     (alert,) = watch.look(watch.market.last_ts)
     assert alert.key == ("gas", "task 1 post") and "round 5: post took 140,000 gas, usually 90,000" in alert.text
-    bearable = [(n, line.replace('"gas":90000', '"gas":130000') if '"round":5' in line else line) for n, line in MadeUpMarket(owners=9, rounds=5, ends=False).lines()]  # fmt: skip
+    bearable = [
+        (n, line.replace('"gas":90000', '"gas":130000') if '"round":5' in line else line)
+        for n, line in MadeUpMarket(owners=9, rounds=5, ends=False).lines()
+    ]
     assert watched(bearable).look(watch.market.last_ts) == []
 
 
@@ -232,13 +237,19 @@ def test_money_that_does_not_add_up_is_an_alert(running: Running, changes: dict[
 
 
 def test_an_escrow_unlike_what_was_sent_is_an_alert() -> None:
-    lines = [(n, line.replace('"wei":118', '"wei":119') if '"task.created"' in line else line) for n, line in MadeUpMarket(rounds=2).lines()]  # fmt: skip
+    lines = [
+        (n, line.replace('"wei":118', '"wei":119') if '"task.created"' in line else line)
+        for n, line in MadeUpMarket(rounds=2).lines()
+    ]
     watch = watched(lines)
     assert [fault.split(":")[0] for fault in money_faults(watch.market.tasks[1])] == ["sent"]
 
 
 def test_a_payment_that_is_not_the_rate_is_an_alert() -> None:
-    lines = [(n, line.replace('"wei":9000000000000000,"data":{"groups"', '"wei":9000000000000001,"data":{"groups"')) for n, line in MadeUpMarket().lines()]  # fmt: skip
+    lines = [
+        (n, line.replace('"wei":9000000000000000,"data":{"groups"', '"wei":9000000000000001,"data":{"groups"'))
+        for n, line in MadeUpMarket().lines()
+    ]
     watch = watched(lines)
     assert any("is not the rate" in fault for fault in money_faults(watch.market.tasks[1]))
 

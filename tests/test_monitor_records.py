@@ -133,7 +133,8 @@ def test_names_are_texts() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, [], "x", [["1", "2"]], [["1"], ["2"]], [["x"]], [["nan"]], [["-1"]], [[None]], [["1"] * 70] * 70, [7]]
+    "value",
+    [None, [], "x", [["1", "2"]], [["1"], ["2"]], [["x"]], [["nan"]], [["-1"]], [[None]], [["1"] * 70] * 70, [7]],
 )
 def test_what_is_no_matrix_is_empty(value: Any) -> None:
     assert matrix_of(record(data={"m": value}), "m") == []

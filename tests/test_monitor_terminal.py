@@ -74,7 +74,7 @@ def test_a_wide_terminal_shows_all_panels_at_once(story: dict[str, Any]) -> None
 
 def test_alerts_come_first_and_say_what_to_do(story: dict[str, Any]) -> None:
     text = shown(story)
-    assert "1 ALERT" in text.splitlines()[0]
+    assert "1 ALERT " in text.splitlines()[0]
     assert "owner-17 has not been heard of" in text
     assert "start the daemon again" in re.sub(r"[│\s]+", " ", text)
 
@@ -128,8 +128,8 @@ def test_a_hostile_log_steers_nothing() -> None:
 
 def test_keys_move_and_quit(story: dict[str, Any]) -> None:
     place = Place()
-    for key, page, scroll in (("4", "4", 0), ("j", "4", 1), ("J", "4", 11), ("k", "4", 10), ("K", "4", 0), ("k", "4", 0),
-                              ("?", "4", 0), ("", "4", 0), ("0", "0", 0)):  # fmt: skip
+    moves = (("4", "4", 0), ("j", "4", 1), ("J", "4", 11), ("k", "4", 10), ("K", "4", 0), ("k", "4", 0), ("?", "4", 0))
+    for key, page, scroll in (*moves, ("", "4", 0), ("0", "0", 0)):
         assert press(key, place, story)
         assert (place.page, place.scroll) == (page, scroll)
     assert not press("q", place, story) and not press("\x03", place, story)
@@ -148,12 +148,26 @@ def test_the_task_that_runs_is_shown_unless_another_is_wanted(story: dict[str, A
 def test_bars_and_sparks() -> None:
     assert lines.spark([0, 1, 2, 3]) == "▁▃▆█"
     assert lines.spark([5, 5]) == "▁▁" and lines.spark([]) == ""
-    assert lines.bar(0.5, 10) == "█████" and lines.bar(0.001, 10) == "█" and lines.bar(0, 10) == "" and lines.bar(9, 4) == "████"
-    assert [lines.age(v) for v in (None, 5, 600, 90_000)] == ["-", "5 s", "10 min", "25.0 h"]
+    assert (
+        lines.bar(0.5, 10) == "█████"
+        and lines.bar(0.001, 10) == "█"
+        and lines.bar(0, 10) == ""
+        and lines.bar(9, 4) == "████"
+    )
+    assert [lines.age(v) for v in (None, 5, 600, 90_000, 900_000)] == ["-", "5 s", "10 min", "25.0 h", "10 days"]
     assert lines.wrap("one two three", 7) == [[("one two", "")], [("three", "")]]
 
 
-@pytest.mark.parametrize("block", [v for module in (blocks, round_blocks) for v in vars(module).values() if getattr(v, "__module__", "") in (blocks.__name__, round_blocks.__name__) and not v.__name__.startswith("_")], ids=lambda b: b.__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "block",
+    [
+        v
+        for module in (blocks, round_blocks)
+        for v in vars(module).values()
+        if getattr(v, "__module__", "") in (blocks.__name__, round_blocks.__name__) and not v.__name__.startswith("_")
+    ],
+    ids=lambda b: b.__name__,
+)
 def test_every_panel_bears_a_market_without_a_task(block: Any) -> None:
     empty = describe(watched([]), 1.0, [])
     assert isinstance(block(empty, None, 60), list)

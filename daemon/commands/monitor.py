@@ -116,7 +116,8 @@ def _finished(
         wide = None if sys.stdout.isatty() and once else REPLAY_COLUMNS
         print_text(view, sys.stdout, wide, task)
     if once and view["alerts"]:
-        raise click.exceptions.Exit(ALERT_EXIT_CODE)
+        # Not click's Exit: outside of its standalone mode that is a value that everybody ignores.
+        sys.exit(ALERT_EXIT_CODE)
 
 
 def _metrics_to(path: Path) -> Callable[[dict[str, Any]], None]:

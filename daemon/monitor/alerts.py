@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from omnilytics.daemon.monitor.krum_scores import median
+from omnilytics.daemon.monitor.lines import age
 from omnilytics.daemon.monitor.market import Market, Participant, Task
 
 # Every kind of alert, and what to do about it.
@@ -94,7 +95,7 @@ def _of_participant(market: Market, person: Participant, now: float, limits: Lim
     name, life = person.name, liveness(person, now, limits)
     task = market.tasks.get(person.task) if person.task is not None else None
     if life == "silent" and person.done_ts is None:
-        yield Alert("silent", name, f"{name} has not been heard of for {now - person.last_ts:.0f} s", person.last_ts)
+        yield Alert("silent", name, f"{name} has not been heard of for {age(now - person.last_ts)}", person.last_ts)
     elif life == "failed":
         yield Alert("failed", name, f"{name} failed: {person.failure or 'see its log'}", person.last_ts)
     elif life == "stopped" and task is not None and not task.over and person.done_ts is None:
@@ -123,8 +124,8 @@ def _chain_still(market: Market, now: float, limits: Limits) -> Iterator[Alert]:
         elif person.head_age is not None:
             ages.append(person.head_age)
     if ages and min(ages) > limits.still_seconds and not all(task.over for task in market.tasks.values()):
-        age = min(ages)
-        yield Alert("chain.still", "chain", f"no daemon has seen a new block for {age:.0f} s", round(now - age, 3))
+        oldest = min(ages)
+        yield Alert("chain.still", "chain", f"no daemon has seen a new block for {age(oldest)}", round(now - oldest, 3))
     elif ages:
         for person in _here(market, now, limits):
             if "chain.stalled" in person.standing and len(ages) > 1:
@@ -156,7 +157,7 @@ def _of_task(market: Market, task: Task, now: float, limits: Limits) -> Iterator
     late = market.chain_time(now) - task.deadline if task.deadline else 0.0
     if not task.over and task.phase and late > limits.late_seconds and _here(market, now, limits):
         round_ = f" of round {task.round}" if task.round else ""
-        yield Alert("phase.late", place, f"{place}: {task.phase}{round_} is {late:.0f} s past its deadline", now - late)
+        yield Alert("phase.late", place, f"{place}: {task.phase}{round_} is {age(late)} past its deadline", now - late)
     yield from _unclaimed(market, task, now, limits)
     for number, what, first, second in task.disagreements:
         subject = f"{place} round {number} {what}"

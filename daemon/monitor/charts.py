@@ -157,7 +157,7 @@ def range_bars(rows: Sequence[tuple[str, float, float, int]], label: str) -> str
     width, left, right, step, top = 720.0, 120.0, 110.0, 24.0, 22.0
     height = top + step * len(rows) + 8
     low = 10.0 ** math.floor(math.log10(max(1e-3, min(max(1e-3, row[1]) for row in rows))))
-    high = 10.0 ** math.ceil(math.log10(max(1e-2, max(row[2] for row in rows))))
+    high = max(10.0 * low, 10.0 ** math.ceil(math.log10(max(1e-2, max(row[2] for row in rows)))))
 
     def x(value: float) -> float:
         share = math.log10(max(value, low) / low) / math.log10(high / low)

@@ -43,7 +43,9 @@ def age(value: float | None) -> str:
         return "-"
     if value < 120:
         return f"{value:.0f} s"
-    return f"{value / 60:.0f} min" if value < 7200 else f"{value / 3600:.1f} h"
+    if value < 7200:
+        return f"{value / 60:.0f} min"
+    return f"{value / 3600:.1f} h" if value < 172_800 else f"{value / 86_400:.0f} days"
 
 
 def flow(cells: Sequence[Line], width: int) -> list[Line]:

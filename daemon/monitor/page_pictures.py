@@ -138,8 +138,7 @@ def _distances(entry: Data) -> str:
     picture = heat_map(rows, [str(group) for group in entry["complete"]], "Distances between groups")
     return (
         f"<p class='quiet'>Distances between the groups' sums in round {entry['round']} (logarithmic: the fullest "
-        "is the farthest)</p>"
-        + scroll(picture, "Krum distances")
+        "is the farthest)</p>" + scroll(picture, "Krum distances")
     )
 
 

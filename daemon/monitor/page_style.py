@@ -29,11 +29,11 @@ ul.story { margin: 0; padding-left: 20px; } ul.story li { margin: 0 0 6px; }
 .scroll:focus-visible { outline: 2px solid var(--c1); }
 table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: 4px 7px; border-bottom: 1px solid var(--grid); white-space: nowrap; }
-th { color: var(--ink-2); font-weight: 600; } td.left, th.left { text-align: left; vertical-align: top; } 
+th { color: var(--ink-2); font-weight: 600; } td.left, th.left { text-align: left; vertical-align: top; }
 td.wrap { white-space: normal; min-width: 220px; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: inherit; fill: var(--ink-2); }
-.tick, .mark { font-size: 11px; } .label { font-size: 11.5px; } 
+.tick, .mark { font-size: 11px; } .label { font-size: 11.5px; }
 .value { font-size: 11.5px; fill: var(--ink) !important; }
 .grid { stroke: var(--grid); stroke-width: 1; }
 .line { fill: none; stroke: var(--c1); stroke-width: 2; stroke-linejoin: round; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
@@ -133,7 +134,7 @@ def _frame(title: str, inside: Sequence[Line], width: int, rows: int) -> list[Te
     lines[0].stylize("bold default", 3, 3 + len(title))
     for number in range(rows):
         line = _fit(inside[number] if number < len(inside) else [], width - 4)
-        lines.append(Text("│ ", "bright_black") + line + Text(" │", "bright_black"))
+        lines.append(Text.assemble(("│ ", "bright_black"), line, (" │", "bright_black")))
     lines.append(Text(f"╰{'─' * (width - 2 - cell_len(below))}{below}╯", "bright_black"))
     return lines
 
