@@ -50,7 +50,7 @@ class Daemon:
             "level": "info",
             "msg": "",
         }
-        data = {}
+        data: dict[str, Any] = {}
         for name, value in fields.items():
             (record if name in FIELDS else data)[name] = value
         if data:

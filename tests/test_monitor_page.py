@@ -113,16 +113,15 @@ def hostile_page() -> str:
     watch = watched(MadeUpMarket(owners=9, rounds=2, ends=False).lines())
     stranger = Daemon('"><img src=x onerror=alert(1)>', 77)
     evil = HOSTILE + "</style></title><script>document.title='owned'</script><img src=//evil.example/x>'\"&lt;"
-    for number, (event, fields) in enumerate(
-        [
-            ("task.created", {"task": 1, "msg": evil}),
-            ("round.sat-out", {"task": 1, "round": 1, "msg": evil, "missing": [evil]}),
-            ("daemon.failed", {"msg": evil, "code": evil[:70], "help": evil}),
-            ("tx.mined", {"task": 1, "round": 1, "function": evil[:70], "gas": 5, "wei": 7, "tx": "0x1"}),
-            ("group.drawn", {"task": 1, "group": 0, "members": [evil]}),
-            ("round.done", {"task": 1, "round": 3, "outcome": evil[:70], "slashed": [evil], "complete_groups": [1]}),
-        ]
-    ):
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("task.created", {"task": 1, "msg": evil}),
+        ("round.sat-out", {"task": 1, "round": 1, "msg": evil, "missing": [evil]}),
+        ("daemon.failed", {"msg": evil, "code": evil[:70], "help": evil}),
+        ("tx.mined", {"task": 1, "round": 1, "function": evil[:70], "gas": 5, "wei": 7, "tx": "0x1"}),
+        ("group.drawn", {"task": 1, "group": 0, "members": [evil]}),
+        ("round.done", {"task": 1, "round": 3, "outcome": evil[:70], "slashed": [evil], "complete_groups": [1]}),
+    ]
+    for number, (event, fields) in enumerate(told):
         line = stranger.line(30 + number, event, level="error", **fields)
         watch.take([(stranger.name, read(line))])
     return report_page(view_of(watch, 200))

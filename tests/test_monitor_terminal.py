@@ -100,18 +100,17 @@ def test_a_hostile_log_steers_nothing() -> None:
     """Escape sequences, markup and marks of direction in every text of a log reach no terminal."""
     watch = watched(MadeUpMarket(owners=9, rounds=1, ends=False).lines())
     stranger = Daemon("x", 77)
-    for number, (event, fields) in enumerate(
-        [
-            ("task.created", {"task": 1, "msg": HOSTILE}),
-            ("round.sat-out", {"task": 1, "round": 1, "msg": HOSTILE, "missing": [HOSTILE]}),
-            ("daemon.failed", {"msg": HOSTILE, "code": HOSTILE, "help": HOSTILE}),
-            ("tx.mined", {"task": 1, "round": 1, "function": HOSTILE, "gas": 5, "tx": HOSTILE}),
-            ("group.drawn", {"task": 1, "group": 0, "members": [HOSTILE]}),
-            ("round.done", {"task": 1, "round": 2, "outcome": HOSTILE, "slashed": [HOSTILE]}),
-            ("waiting", {"task": 1, "phase": "idle", "msg": HOSTILE, "waiting_for": [HOSTILE]}),
-            ("daemon.exit", {"reason": HOSTILE}),
-        ]
-    ):
+    told: list[tuple[str, dict[str, Any]]] = [
+        ("task.created", {"task": 1, "msg": HOSTILE}),
+        ("round.sat-out", {"task": 1, "round": 1, "msg": HOSTILE, "missing": [HOSTILE]}),
+        ("daemon.failed", {"msg": HOSTILE, "code": HOSTILE, "help": HOSTILE}),
+        ("tx.mined", {"task": 1, "round": 1, "function": HOSTILE, "gas": 5, "tx": HOSTILE}),
+        ("group.drawn", {"task": 1, "group": 0, "members": [HOSTILE]}),
+        ("round.done", {"task": 1, "round": 2, "outcome": HOSTILE, "slashed": [HOSTILE]}),
+        ("waiting", {"task": 1, "phase": "idle", "msg": HOSTILE, "waiting_for": [HOSTILE]}),
+        ("daemon.exit", {"reason": HOSTILE}),
+    ]
+    for number, (event, fields) in enumerate(told):
         line = stranger.line(30 + number, event, level="error", **fields)
         watch.take([(stranger.name, read(line))])
     view = view_of(watch)
