@@ -63,9 +63,9 @@ class Logger:
         """
         for value in values:
             if len(value) >= 16:
-                # In JSON a repr's backslashes are doubled.
+                # In JSON a repr's backslashes are doubled, and its quotes escaped.
                 escaped = repr(value)[2:-1]
-                ways = (value.hex(), value.hex().upper(), escaped, escaped.replace("\\", "\\\\"))
+                ways = (value.hex(), value.hex().upper(), escaped, json.dumps(escaped)[1:-1])
                 (self._kept if keep else self._secrets)[value] = ways
         # Seeds die with their round; the newest thousands are enough and keep memory flat.
         while len(self._secrets) > 4096:

@@ -222,6 +222,8 @@ class TransactionQueue:
             dur_ms=int(1000 * (self._clock() - started)),
             function=order.function,
             calldata_bytes=len(order.data),
+            # What came may be more than what a snapshot had let expect.
+            wei_received=self._received(receipt) if order.function == "withdraw" else None,
             **order.fields,
         )
         if not receipt.succeeded:
@@ -229,6 +231,9 @@ class TransactionQueue:
             await chain.estimate(keys.address, order.data, order.value)
             raise ContractRefused("reverted", {"function": order.function})
         return receipt
+
+    def _received(self, receipt: Receipt) -> int:
+        return sum(int(event["amount"]) for event in self._chain.events_in(receipt, "Withdrawn"))
 
     async def _until_mined(self, order: _Order, nonce: int, gas: int, max_fee: int, tip: int) -> tuple[Receipt, bytes]:
         """Hands a transaction over, and the same or a dearer one again, until one is mined: (receipt, hash).

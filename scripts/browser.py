@@ -38,12 +38,11 @@ def _run(browser: str, *arguments: str, dark: bool = False) -> bytes:
         return done.stdout
 
 
-def picture(browser: str, page: Path, to: Path, width: int, height: int, dark: bool = False, scale: float = 1) -> None:
+def picture(browser: str, page: Path, to: Path, width: int, height: int, dark: bool = False) -> None:
     """A PNG of a page in a window of so many CSS pixels (Chromium's windows are 500 wide at least)."""
     _run(
         browser,
         f"--window-size={width},{height}",
-        f"--force-device-scale-factor={scale:g}",
         f"--screenshot={to}",
         page.as_uri(),
         dark=dark,

@@ -428,7 +428,8 @@ class MadeUpMarket:
                     dur_ms=90,
                     tx=f"0x60{daemon.number}",
                     function="withdraw",
-                    wei_expected=4 * RATE,
+                    wei_expected=RATE,
+                    wei_received=4 * RATE,
                 ),
             )
             yield daemon.name, daemon.line(second + 2, "task.done", msg="everything is collected", task=1)

@@ -35,6 +35,8 @@ def test_a_market_that_ended_well_is_told_to_the_last_wei() -> None:
     money = task["money"]
     assert money["conserved"] is True and money["paid_wei"] == 27 * RATE
     assert {owner["earned_wei"] for owner in money["owners"]} == {3 * RATE}
+    # What came, whatever was expected.
+    assert {owner["withdrawn_wei"] for owner in money["owners"]} == {4 * RATE}
     assert sum(owner["earned_wei"] for owner in money["owners"]) == money["paid_wei"]
     # 160,000 + 9 x 56,000 + 9 x 90,000 + 1,200,000
     assert [entry["gas"] for entry in task["gas"]["rounds"]] == [2_674_000] * 3

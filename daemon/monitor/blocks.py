@@ -149,7 +149,7 @@ def network(view: Data, task: Data | None, width: int) -> list[Line]:
     lines: list[Line] = [
         [
             (
-                f"{'daemon':<11}{'state':<8}{'lives':>5}{'broker':>7}{'rpc':>4}{'resent':>7}{'lag':>4}{'skew':>6}{'disk':>7}",
+                f"{'daemon':<10}{'state':<7}{'lives':>5}{'broker':>7}{'rpc':>4}{'resent':>7}{'lag':>4}{'skew':>6}{'disk':>6}",
                 "dim",
             )
         ]
@@ -169,16 +169,16 @@ def network(view: Data, task: Data | None, width: int) -> list[Line]:
             quiet += 1
             continue
         skew = "-" if person["skew_s"] is None else f"{person['skew_s']:.0f} s"
-        disk = "-" if person["disk_free_bytes"] is None else f"{person['disk_free_bytes'] / 2**30:.0f} GB"
+        disk = "-" if person["disk_free_bytes"] is None else f"{person['disk_free_bytes'] / 2**30:.0f}G"
         lag = "-" if person["lag_blocks"] is None else person["lag_blocks"]
         style = _STATE_STYLES.get(person["state"], "")
         lines.append(
             [
-                (f"{person['name'][:10]:<11}", ""),
-                (f"{person['state']:<8}", style),
+                (f"{person['name'][:9]:<10}", ""),
+                (f"{person['state']:<7}", style),
                 (
                     f"{person['boots']:>5}{person['broker_losses']:>7}{person['rpc_errors']:>4}"
-                    f"{person['resent'] + person['bumped']:>7}{lag:>4}{skew:>6}{disk:>7}",
+                    f"{person['resent'] + person['bumped']:>7}{lag:>4}{skew:>6}{disk:>6}",
                     "",
                 ),
             ]

@@ -296,7 +296,8 @@ def _mined(scene: Scene, record: Record) -> None:
     elif function == "settle":
         person.settled_chunks += 1
     elif function == "withdraw":
-        person.withdrawn += max(0, wei(record, "wei_expected") or 0)
+        received = wei(record, "wei_received")
+        person.withdrawn += max(0, (wei(record, "wei_expected") or 0) if received is None else received)
         person.withdrawn_ts = record.ts
 
 

@@ -11,7 +11,7 @@ from html import escape
 
 from omnilytics.daemon.monitor import page_pictures as pictures
 from omnilytics.daemon.monitor.charts import seconds
-from omnilytics.daemon.monitor.findings import ether
+from omnilytics.daemon.monitor.findings import amount_in_ether
 from omnilytics.daemon.monitor.page_pieces import (
     Data,
     amount,
@@ -76,7 +76,12 @@ def _task(task: Data) -> str:
             "Accuracy by round", scroll(pictures.accuracy(task), "accuracy by round"), "On the model owner's own rows."
         ),
         card("Rounds: how each ended and what it cost", _rounds(task)),
-        card("Owners: who took part, who dropped out, who was paid what", _owners(task), _OWNERS_HINT),
+        card(
+            "Owners: who took part, who dropped out, who was paid what",
+            _owners(task),
+            _OWNERS_HINT,
+            f"owners-{task['task']}",
+        ),
         card(
             "Payments by owner",
             scroll(pictures.payments(task), "payments by owner"),
@@ -84,7 +89,7 @@ def _task(task: Data) -> str:
         ),
         card("Money", _money(task)),
         card("Gas by function and round", scroll(pictures.gas(task), "gas by function and round") + _gas_table(task)),
-        card("Krum", pictures.krum(task), _KRUM_HINT),
+        card("Krum", pictures.krum(task), _KRUM_HINT, f"krum-{task['task']}"),
         card(
             "How long things take",
             scroll(pictures.durations(task), "durations"),
@@ -96,6 +101,7 @@ def _task(task: Data) -> str:
             scroll(pictures.timeline(task), "timeline"),
             "A row an owner, by group; rounds are marked above. What an owner did from the opening of a round to "
             "its post.",
+            f"timeline-{task['task']}",
         ),
         card("Funnel", pictures.funnel(task), "Owners that came so far, by round."),
         card(
@@ -129,7 +135,7 @@ def _tiles(task: Data, rounds: object) -> str:
         ),
         (f"{task['round']} of {rounds}", f"rounds, task {task['status'] or 'unknown'}"),
         (f"{task['joined']}", f"owners in {task['group_count']} groups"),
-        (ether(money["paid_wei"]) if "paid_wei" in money else "-", "paid to owners"),
+        (_short_ether(money["paid_wei"]) if "paid_wei" in money else "-", "paid to owners"),
         (f"{sum(gas) / len(gas) / 1e6:.2f} M" if gas else "-", "gas a round, in the mean"),
     ]
     return (
@@ -137,6 +143,11 @@ def _tiles(task: Data, rounds: object) -> str:
         + "".join(f"<div class='tile'><b>{escape(v)}</b><span>{escape(n)}</span></div>" for v, n in tiles)
         + "</div>"
     )
+
+
+def _short_ether(wei: int) -> str:
+    text = amount_in_ether(wei)
+    return f"{text if text.endswith('…') else text.rstrip('0').rstrip('.')} ETH"
 
 
 def _rounds(task: Data) -> str:

@@ -15,9 +15,10 @@ def badge(text: str, kind: str) -> str:
     return f"<span class='badge {kind}'>{escape(text)}</span>"
 
 
-def card(title: str, inside: str, hint: str = "") -> str:
+def card(title: str, inside: str, hint: str = "", anchor: str = "") -> str:
     said = f"<p class='quiet'>{escape(hint)}</p>" if hint else ""
-    return f"<section class='card'><h3>{escape(title)}</h3>{said}{inside}</section>" if inside else ""
+    place = f' id="{escape(anchor, True)}"' if anchor else ""
+    return f"<section class='card'{place}><h3>{escape(title)}</h3>{said}{inside}</section>" if inside else ""
 
 
 def scroll(inside: str, label: str) -> str:

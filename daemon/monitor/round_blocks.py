@@ -72,8 +72,8 @@ def krum(view: Data, task: Data | None, width: int) -> list[Line]:
     """Panels 7 and 8: scores, who was kept and dropped, who is suspected; clipping and headroom."""
     if task is None:
         return []
-    room = max(17, min(30, width - 46))
-    lines: list[Line] = [[(f"group score/kept {'· kept x rejected':<{room + 2}}rejected  reading", "dim")]]
+    room = max(13, min(30, width - 50))
+    lines: list[Line] = [[(f"group score/kept {'· kept x out':<{room + 2}}rejected  reading", "dim")]]
     history = task["krum"]["rounds"][-room:]
     for verdict in task["krum"]["groups"]:
         marks: Line = []

@@ -120,6 +120,8 @@ def _fit(line: Line, width: int) -> Text:
     text = Text(no_wrap=True, overflow="crop")
     for piece, style in line:
         text.append(piece, style or None)
+    # Blanks that stick out are no words that are missing.
+    text.rstrip()
     text.truncate(width, overflow="ellipsis", pad=False)
     text.append(" " * max(0, width - text.cell_len))
     return text
