@@ -94,11 +94,11 @@ def liveness(person: Participant, now: float, limits: Limits = Limits()) -> str:
 def _of_participant(market: Market, person: Participant, now: float, limits: Limits) -> Iterator[Alert]:
     name, life = person.name, liveness(person, now, limits)
     task = market.tasks.get(person.task) if person.task is not None else None
-    if life == "silent" and person.done_ts is None:
+    if life == "silent" and person.task not in person.done:
         yield Alert("silent", name, f"{name} has not been heard of for {age(now - person.last_ts)}", person.last_ts)
     elif life == "failed":
         yield Alert("failed", name, f"{name} failed: {person.failure or 'see its log'}", person.last_ts)
-    elif life == "stopped" and task is not None and not task.over and person.done_ts is None:
+    elif life == "stopped" and task is not None and not task.over and task.number not in person.done:
         yield Alert("stopped", name, f"{name} was stopped before its task was over", person.last_ts)
     if life not in ("live", "stale"):
         return
@@ -179,7 +179,7 @@ def _unclaimed(market: Market, task: Task, now: float, limits: Limits) -> Iterat
         if person is None:
             # Its log is not here: nobody can say from these logs.
             continue
-        collected = person.done_ts is not None or (
+        collected = task.number in person.done or (
             person.withdrawn_ts is not None and person.withdrawn_ts >= task.over_ts - limits.unclaimed_seconds
         )
         if not collected:

@@ -291,7 +291,6 @@ def _mined(scene: Scene, record: Record) -> None:
             total.posted += owner.posted is None
             owner.posted = record.ts
     elif function == "join":
-        person.joined = True
         task.joined.add(person.peer)
     elif function == "settle":
         person.settled_chunks += 1

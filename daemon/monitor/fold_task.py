@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from omnilytics.daemon.monitor.krum_scores import krum_scores, median
-from omnilytics.daemon.monitor.market import MAX_PARTICIPANTS, GasUse, GroupRecord, Market, Participant, Round, Task
+from omnilytics.daemon.monitor.market import (
+    MAX_PARTICIPANTS,
+    MAX_TASKS,
+    GasUse,
+    GroupRecord,
+    Market,
+    Participant,
+    Round,
+    Task,
+)
 from omnilytics.daemon.monitor.records import (
     MAX_NAME,
     Record,
@@ -107,10 +116,8 @@ def phase(scene: Scene, record: Record) -> None:
     group = whole(record, "group")
     if group is not None and group < 256:
         scene.person.group = group
-    if phase in ("ended", "cancelled"):
-        scene.person.over_ts = record.ts
-        if task.over_ts is None:
-            task.over_ts = record.ts
+    if phase in ("ended", "cancelled") and task.over_ts is None:
+        task.over_ts = record.ts
     # The place in the life of the task; another daemon may only see it later.
     later = (number, _PHASES.index(phase)) if phase != "idle" else (number, 7 if number else 3)
     if phase in ("ended", "cancelled"):
@@ -352,4 +359,7 @@ def disputed(scene: Scene, record: Record) -> None:
 
 
 def task_done(scene: Scene, record: Record) -> None:
-    scene.person.done_ts = record.ts
+    if scene.task is not None:
+        scene.person.done[scene.task.number] = record.ts
+        while len(scene.person.done) > MAX_TASKS:
+            del scene.person.done[next(iter(scene.person.done))]

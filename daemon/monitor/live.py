@@ -26,6 +26,8 @@ from omnilytics.daemon.monitor.watch import Watch
 FRAME_SECONDS = 0.5
 # While a large log is caught up with, a frame is drawn after so many records.
 RECORDS_A_FRAME = 20_000
+# A screen has no room for more, and a frame no time.
+NEWEST_ROUNDS = 100
 _PIPE_ROOM = 50_000
 _ARROWS = {"\x1b[A": "k", "\x1b[B": "j", "\x1b[5~": "K", "\x1b[6~": "J"}
 
@@ -63,7 +65,8 @@ class Keyboard:
             typed = os.read(self._handle, 32).decode(errors="ignore")
         except OSError:
             return ""
-        return _ARROWS.get(typed, typed[:1])
+        # A terminal that has gone says nothing, for ever.
+        return _ARROWS.get(typed, typed[:1]) or "q"
 
 
 def press(key: str, place: Place, view: dict[str, Any]) -> bool:
@@ -134,7 +137,7 @@ def run_live(
             if count < RECORDS_A_FRAME:
                 fresh = sources.new_records()
             now = wall()
-            view = describe(watch, now, watch.look(now), sources.files)
+            view = describe(watch, now, watch.look(now), sources.files, NEWEST_ROUNDS)
             publish(view)
             if terminal is not None:
                 terminal.draw(view, place)

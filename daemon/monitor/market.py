@@ -106,12 +106,11 @@ class Participant:
     gas: int = 0
     # Transactions that name no task: createTask, until its task has a number.
     unassigned: dict[str, GasUse] = field(default_factory=dict)
-    joined: bool = False
     settled_chunks: int = 0
     withdrawn: int = 0
     withdrawn_ts: float | None = None
-    done_ts: float | None = None
-    over_ts: float | None = None
+    # Tasks of which it said that everything is collected, and when; the newest.
+    done: dict[int, float] = field(default_factory=dict)
 
     @property
     def gone(self) -> bool:

@@ -14,7 +14,7 @@ from omnilytics.daemon.monitor.alerts import Alert, Limits, liveness, money_faul
 from omnilytics.daemon.monitor.error_help import HELP_BY_CODE
 from omnilytics.daemon.monitor.findings import headlines, judge_groups, owner_accounts
 from omnilytics.daemon.monitor.krum_scores import percentile
-from omnilytics.daemon.monitor.market import GasUse, Market, Participant, Round, Task
+from omnilytics.daemon.monitor.market import MAX_ROUNDS, GasUse, Market, Participant, Round, Task
 from omnilytics.daemon.monitor.sources import LogFile
 from omnilytics.daemon.monitor.watch import PastAlert, Watch
 
@@ -25,8 +25,14 @@ OWNER_STAGES = ("training", "seeding", "masking", "committing")
 FUNNEL = ("joined", "seeded", "committed", "posted", "complete", "selected", "paid")
 
 
-def describe(watch: Watch, now: float, alerts: Sequence[Alert], files: Sequence[LogFile] = ()) -> dict[str, Any]:
-    """Everything, as of now (Unix seconds)."""
+def describe(
+    watch: Watch,
+    now: float,
+    alerts: Sequence[Alert],
+    files: Sequence[LogFile] = (),
+    newest_rounds: int = MAX_ROUNDS,
+) -> dict[str, Any]:
+    """Everything, as of now (Unix seconds); of each task's rounds the newest. Totals are of all."""
     market = watch.market
     return {
         "schema": SCHEMA,
@@ -37,7 +43,9 @@ def describe(watch: Watch, now: float, alerts: Sequence[Alert], files: Sequence[
         "header": _header(market, now, alerts, watch.limits),
         "alerts": [alert_entry(alert) for alert in alerts],
         "past_alerts": [_past(entry) for entry in watch.history],
-        "tasks": [_task(market, market.tasks[number], now, watch.limits) for number in sorted(market.tasks)],
+        "tasks": [
+            _task(market, market.tasks[number], now, watch.limits, newest_rounds) for number in sorted(market.tasks)
+        ],
         "participants": [
             _participant(person, now, watch.limits)
             for person in sorted(market.participants.values(), key=lambda p: (p.role != "model", p.name, p.peer))
@@ -173,8 +181,8 @@ def _honesty(market: Market, files: Sequence[LogFile]) -> dict[str, Any]:
 # ------------------------------------------------------------------ one task
 
 
-def _task(market: Market, task: Task, now: float, limits: Limits) -> dict[str, Any]:
-    rounds = [task.rounds[number] for number in sorted(task.rounds)]
+def _task(market: Market, task: Task, now: float, limits: Limits, newest_rounds: int) -> dict[str, Any]:
+    rounds = [task.rounds[number] for number in sorted(task.rounds)[-newest_rounds:]]
     current = task.rounds.get(task.round)
     terms = task.terms
     left = task.deadline - market.chain_time(now) if task.deadline and not task.over and task.phase else None

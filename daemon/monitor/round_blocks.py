@@ -54,14 +54,16 @@ def funnel(view: Data, task: Data | None, width: int) -> list[Line]:
     if task is None or not task["funnel"]:
         return []
     newest = task["funnel"][-1]
-    lines: list[Line] = [[(f"{'':<10}{'round ' + str(newest['round']):>9} {'all':>8}", "dim")]]
+    lines: list[Line] = [
+        [(f"{'':<10}{'round ' + str(newest['round']):>9} {'newest ' + str(len(task['funnel'])):>11}", "dim")]
+    ]
     most = sum(row["joined"] for row in task["funnel"]) or 1
     for name in ("joined", "seeded", "committed", "posted", "complete", "selected", "paid"):
         total = sum(row[name] for row in task["funnel"])
         lines.append(
             [
-                (f"{name:<10}{newest[name]:>9} {total:>8,} ", ""),
-                (bar(total / most, max(4, width - 36)), "cyan"),
+                (f"{name:<10}{newest[name]:>9} {total:>11,} ", ""),
+                (bar(total / most, max(4, width - 39)), "cyan"),
                 (f" {100 * total / most:.0f} %", ""),
             ]
         )
