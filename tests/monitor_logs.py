@@ -331,7 +331,7 @@ class MadeUpMarket:
             yield (
                 owner.name,
                 owner.line(
-                    start + 2.0,
+                    start + 1.8,
                     "tx.mined",
                     task=1,
                     round=number,
