@@ -114,7 +114,7 @@ def _prepare(work: Path) -> None:
 
 
 def _answer_version_at_once(contracts: Path) -> None:
-    """Puts a compiler beside solc.cjs that knows its version: forge asks at every start, and solc.cjs takes a second."""
+    """Puts a compiler beside solc.cjs that knows its version: forge asks at every start, for a second each."""
     command = ["node", str(contracts / "solc.cjs"), "--version"]
     version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     solc = contracts / "solc"

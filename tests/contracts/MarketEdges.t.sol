@@ -525,6 +525,34 @@ contract MarketEdgesTest is MarketBase {
         }
     }
 
+    /// @dev The time of a turn counts from the chunk before it, not from the close of posting.
+    function test_every_chunk_has_a_turn_of_its_own() external {
+        _start();
+        _open();
+        _commitAll();
+        _postAll();
+        uint256 closed = vm.getBlockTimestamp();
+        equal(market.getTask(task).turnEnd, closed + p.turnSeconds, "the first turn");
+        vm.warp(closed + 30);
+        address settler = _settler(0);
+        bytes memory data = _settleData(0);
+        uint256 reimbursed = 2 gwei * market.settleGas(5, 3, 2, 16, false);
+        vm.expectEmit(true, true, true, true);
+        emit IMarket.ChunkSettled(task, 1, 0, settler, reimbursed, closed + 30 + p.turnSeconds);
+        vm.prank(settler);
+        market.settle(task, ctx, 0, data);
+        equal(market.getTask(task).turnEnd, closed + 30 + p.turnSeconds, "the second turn");
+        data = _settleData(1);
+        settler = _settler(1);
+        vm.warp(closed + 30 + p.turnSeconds);
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NotYourTurn.selector, settler, closed + 30 + p.turnSeconds));
+        vm.prank(STRANGER);
+        market.settle(task, ctx, 1, data);
+        vm.prank(settler);
+        market.settle(task, ctx, 1, data);
+        _checkMoney(task);
+    }
+
     /// @dev Twenty chunks, fifteen owners: after the last seat it is the first one's turn again.
     function test_turns_go_round() external {
         p.valueCount = 16 * 20;
