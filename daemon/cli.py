@@ -7,9 +7,11 @@ import sys
 import click
 
 from omnilytics.daemon.commands.initialise import init
+from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
+from omnilytics.daemon.commands.policy import policy
 from omnilytics.daemon.commands.tasks import tasks
 from omnilytics.peers.errors import OmniLyticsError
 
@@ -28,9 +30,11 @@ def cli() -> None:
 
 
 cli.add_command(init)
+cli.add_command(ledger)
 cli.add_command(model)
 cli.add_command(monitor)
 cli.add_command(owner)
+cli.add_command(policy)
 cli.add_command(tasks)
 
 

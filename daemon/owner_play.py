@@ -18,15 +18,19 @@ from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.market_log import log_exchange
 from omnilytics.daemon.node import Node
-from omnilytics.daemon.protection.envelope import open_model
+from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.protection.sealing import open_model
+from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.training.payload import decode_payload
-from omnilytics.daemon.training.update import GradientFunction, Update, compute_update, honest_gradient
+from omnilytics.daemon.training.private import PrivacyOptions
+from omnilytics.daemon.training.update import Update, compute_update
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
 from omnilytics.peers.errors import (
     ChainError,
+    DataError,
     MessageError,
     ModelMismatchError,
     OmniLyticsError,
@@ -54,13 +58,17 @@ class OwnerChoices:
     """What an owner decides for itself."""
 
     dataset: Dataset = field(repr=False)
-    # Entropy of a round's batch; os.urandom, except on testbeds that must be replayed.
+    # Entropy of a round's batch, and of round 0 for what is drawn once a task; os.urandom, except on testbeds that
+    # must be replayed.
     batch_entropy: Callable[[int], bytes]
-    # wei; a task with a larger stake is left alone.
-    max_stake: int = 10**18
+    # Which tasks are joined, and what is done to every gradient before it leaves.
+    policy: Policy = field(default_factory=Policy)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    # Whether nobody else can replay the batches.
+    secret_batch: bool = True
     # Whether a slashed stake is restored without asking.
     restore_stake: bool = False
-    gradient: GradientFunction = honest_gradient
+    statistic: StatisticFunction = honest_statistic
     withdraw_to: bytes | None = None
 
 
@@ -251,28 +259,35 @@ class OwnerRoundPlayer:
         node, spec, params = self._node, self._spec, self._snapshot_or_fail().params
         encrypted = await node.chain.payload(opening)
         batch_entropy = self._choices.batch_entropy(opening.round)
+        order_entropy = self._row_order() if spec.means.fresh_rows else b""
         rounding_entropy = node.entropy(8 * params.value_count)
         stepless = await self._stepless_rounds(opening)
         started = node.clock()
+        side = spec.side_for(self._choices.policy.allow_thin_sums)
 
         def work() -> Update:
             plaintext = open_model(encrypted, model_key, opening)
-            payload = decode_payload(plaintext, spec.model, opening.round)
+            published = side.read(plaintext, opening.round)
             # Two sums at the same weights would tell the model owner how the group's batches differ.
-            earlier = node.journal.see_model(self._task, opening.round, payload.weights_digest)
-            if earlier is not None and earlier not in stepless:
+            earlier = node.journal.see_model(self._task, opening.round, published.digest)
+            if earlier is not None and earlier not in stepless and spec.means.same_model_once:
                 raise ModelMismatchError(
                     f"the model owner published the same weights in round {earlier}, which it could step from; "
                     "not training"
                 )
+            if spec.means.fresh_rows:
+                rows = fresh_batch(self._dataset.row_count, params.rounds, opening.round, order_entropy)
+            else:
+                rows = choose_batch(self._dataset.row_count, spec.batch_size, batch_entropy)
             return compute_update(
-                payload,
-                spec,
+                side,
+                published,
+                spec.clip,
                 params,
-                self._dataset,
+                self._dataset.take(rows),
                 batch_entropy,
                 rounding_entropy,
-                self.gradient_function(),
+                self.statistic_function(),
             )
 
         async def proceed(outcome: Update | OmniLyticsError) -> None:
@@ -310,9 +325,23 @@ class OwnerRoundPlayer:
         if self._round is not None and self._round.opening.ctx == opening.ctx:
             await self._step(event)
 
-    def gradient_function(self) -> GradientFunction:
-        """How this owner makes a gradient of its batch."""
-        return self._choices.gradient
+    def statistic_function(self) -> StatisticFunction:
+        """How this owner makes a statistic of its batch."""
+        return self._choices.statistic
+
+    def _row_order(self) -> bytes:
+        """Entropy of the order in which this task uses up our rows, the same in every life of this daemon.
+
+        Raises DataError when the rows are others than at first: some could be used twice then.
+        """
+        journal = self._node.journal
+        digest = self._dataset.digest
+        if journal.bind(f"rows of task {self._task}", digest) != digest:
+            raise DataError(
+                f"the rows have changed since task {self._task} began, and each may be used in one round only",
+                help="start with the file that the task was joined with",
+            )
+        return journal.bind(f"row order of task {self._task}", self._choices.batch_entropy(0))
 
     def _snapshot_or_fail(self) -> TaskSnapshot:
         assert self._snapshot is not None
@@ -331,7 +360,14 @@ class OwnerRoundPlayer:
         def work() -> tuple[bytes, bytes]:
             lanes = to_ring(quantised, params.layout)
             masked = mask_vector(
-                lanes, ctx, round_.group, round_.position, pairs, pad_seed, group_size=params.group_size
+                lanes,
+                ctx,
+                round_.group,
+                round_.position,
+                pairs,
+                pad_seed,
+                pad_index=params.pad_index(seat),
+                group_size=params.group_size,
             )
             vector = pack(masked, params.layout)
             return vector, links(vector, params.chunk_words, ctx, seat)[0]

@@ -6,12 +6,10 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from omnilytics.daemon.accounting import load_library
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
@@ -19,16 +17,17 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
-from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.policy import Policy, read_policy
+from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
+from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
-from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
-from omnilytics.daemon.training.clip import suggest_clip
-from omnilytics.daemon.training.data import Dataset, read_dataset
-from omnilytics.daemon.training.models import Architecture, Model
-from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
-from omnilytics.daemon.training.scaling import FeatureScaling
-from omnilytics.daemon.training.update import GradientFunction, honest_gradient
+from omnilytics.daemon.training.data import read_dataset
+from omnilytics.daemon.training.models import Architecture
+from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
 from omnilytics.peers.errors import ConfigurationError, DataError
+
+# A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
+DEFAULT_FEATURES = 96
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,11 @@ class OwnerOptions:
     data: Path
     label: str | None = None
     task: int | None = None
-    max_stake: int = 10**18
+    max_stake: int | None = None
     withdraw_to: str | None = None
     seed: str | None = None
     restore_stake: bool = False
+    allow_thin_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class ModelOptions:
     test: Path
     label: str | None
     architecture: str
+    protection: str
+    features: int | None
     rounds: int
     groups: int
     group_size: int
@@ -71,6 +73,33 @@ class ModelOptions:
     seed: int
     task: int | None
 
+    def wishes(self) -> Wishes:
+        """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
+        architecture = self.architecture
+        if self.protection == "secret-head":
+            hidden = Architecture.parse(architecture).hidden
+            if self.features is not None and hidden:
+                raise ConfigurationError(
+                    "--features and --model exclude each other under secret-head",
+                    help="--features for random features, --model mlp:WIDTH,.. for a trunk of your own",
+                )
+            trunk = "trunk:" + ",".join(str(width) for width in hidden)
+            architecture = trunk if hidden else f"random:{self.features or DEFAULT_FEATURES}"
+        elif self.features is not None:
+            raise ConfigurationError(
+                "--features is for --protection secret-head", help="leave it out, or name that protection"
+            )
+        return Wishes(
+            architecture,
+            self.protection,
+            self.group_size,
+            int(self.lane_bits),
+            self.batch_size,
+            self.optimiser,
+            self.clip,
+            self.seed,
+        )
+
 
 def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     """Entropy of a round's batch: the operating system's, or a function of seed and round that can be replayed."""
@@ -79,9 +108,12 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
-def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
-    """The first weights, float64[d]."""
-    return model.init(np.random.default_rng(seed))
+def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False) -> Policy:
+    """The policy in force: [policy] of the folder's file, with the flags over it. Raises ConfigurationError."""
+    policy = read_policy(settings.table("policy"))
+    if allow_thin_sums:
+        policy = replace(policy, allow_thin_sums=True)
+    return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
@@ -94,7 +126,7 @@ def run_owner(
     settings: Settings,
     password_file: Path,
     options: OwnerOptions,
-    gradient: GradientFunction = honest_gradient,
+    statistic: StatisticFunction = honest_statistic,
     part_class: type[OwnerPart] = OwnerPart,
 ) -> None:
     """Runs a data owner until its task is over or a signal comes."""
@@ -107,28 +139,25 @@ def run_owner(
             withdraw_to = b""
         if len(withdraw_to) != 20:
             raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
+    # A testbed's hostile owner has its own statistic, and no privacy to keep.
+    privacy = read_privacy(settings.table("privacy")) if statistic is honest_statistic else PrivacyOptions()
+    if privacy.noise_multiplier > 0.0:
+        load_library()
+    if privacy.active:
+        statistic = private_gradient(privacy)
     choices = OwnerChoices(
-        dataset, batch_entropy(options.seed), options.max_stake, options.restore_stake, gradient, withdraw_to
+        dataset,
+        batch_entropy(options.seed),
+        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        privacy=privacy,
+        secret_batch=options.seed is None,
+        restore_stake=options.restore_stake,
+        statistic=statistic,
+        withdraw_to=withdraw_to,
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")
         asyncio.run(node.run(part_class(node, options.task, choices)))
-
-
-def choose_spec(options: ModelOptions, own: Dataset) -> tuple[TaskSpec, FeatureScaling]:
-    """The task's description from the model owner's own rows alone."""
-    own.check_trainable()
-    scaling = FeatureScaling.fit(own.features)
-    architecture = Architecture.parse(options.architecture)
-    model = Model(architecture, own.column_count, len(own.classes))
-    batch_size = options.batch_size or DEFAULT_BATCH_SIZE
-    clip = options.clip
-    if clip is None:
-        scaled = Dataset(scaling.apply(own.features), own.labels, own.classes)
-        weights = initial_weights(model, options.seed)
-        generator = np.random.default_rng(options.seed)
-        clip = suggest_clip(model, weights, scaled, batch_size, generator, lane_bits=int(options.lane_bits))
-    return TaskSpec(architecture.describe(), own.column_count, own.classes, clip, batch_size), scaling
 
 
 def run_model(
@@ -141,12 +170,7 @@ def run_model(
     own = read_dataset(options.test, options.label)
     if len(own.classes) < 2:
         raise DataError("the model owner's rows are of one class only; nothing to learn to tell apart")
-    spec, scaling = choose_spec(options, own)
-    optimiser = (
-        parse_optimiser(options.optimiser)
-        if options.optimiser
-        else default_optimiser(Architecture.parse(options.architecture))
-    )
+    design = design_task(options.wishes(), own)
     terms = Terms(
         rounds=options.rounds,
         group_size=options.group_size,
@@ -169,12 +193,7 @@ def run_model(
         block=options.block_seconds,
     )
     choices = ModelChoices(
-        lambda chain: make_offer(chain, spec, terms, timing),
-        spec,
-        optimiser,
-        initial_weights(spec.model, options.seed),
-        scaling,
-        own,
+        lambda chain: make_offer(chain, design.spec, terms, timing), design.spec, design.side, design.test
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "model")

@@ -6,19 +6,20 @@ import json
 import math
 from dataclasses import asdict, dataclass
 
-from omnilytics.daemon.training.models import Architecture, Model
+from omnilytics.daemon.protection.catalogue import Protection, protection_named
+from omnilytics.daemon.protection.sides import OwnerSide
 from omnilytics.peers.errors import OmniLyticsError, ParameterError
 
 SPEC_VERSION = 1
-PROTECTIONS = ("envelope",)
 MAX_SPEC_BYTES = 20_000
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """Architecture, features and classes of the model, and what an owner does in a round.
+    """What an owner computes on (architecture, features, classes), what it does in a round, and under which protection.
 
-    clip is the largest magnitude of a gradient's value (clipped, not refused); batch_size is in rows.
+    clip is the largest magnitude of a statistic's value (clipped, not refused); batch_size is the rows of an owner's
+    batch; where each row is used once, the least, and all rows are used up evenly over the rounds.
     """
 
     architecture: str
@@ -30,9 +31,23 @@ class TaskSpec:
     version: int = SPEC_VERSION
 
     @property
-    def model(self) -> Model:
-        """The model without its weights."""
-        return Model(Architecture.parse(self.architecture), self.feature_count, len(self.classes))
+    def side(self) -> OwnerSide:
+        """What owners compute. Raises ParameterError where the protection cannot be had for this architecture."""
+        return self.side_for(thin_sums=False)
+
+    def side_for(self, thin_sums: bool) -> OwnerSide:
+        """The same for an owner that may accept that sums of few rows give single ones away."""
+        return self.means.owner_side(self.architecture, self.feature_count, len(self.classes), thin_sums)
+
+    @property
+    def means(self) -> Protection:
+        """The protection. Raises ParameterError for an unknown one."""
+        return protection_named(self.protection)
+
+    @property
+    def least_group_rows(self) -> int:
+        """Rows that a group's sum must hold so that it gives no single row away."""
+        return self.means.least_group_rows(self.architecture, self.feature_count, len(self.classes))
 
     def encode(self) -> bytes:
         """JSON with sorted keys."""
@@ -51,7 +66,6 @@ def decode_spec(data: bytes) -> TaskSpec:
         spec = TaskSpec(**said)
         fine = (
             spec.version == SPEC_VERSION
-            and spec.protection in PROTECTIONS
             and type(spec.clip) in (int, float)  # a bool is an int too, but none of these
             and math.isfinite(spec.clip)
             and spec.clip > 0
@@ -61,7 +75,7 @@ def decode_spec(data: bytes) -> TaskSpec:
             and all(isinstance(name, str) for name in spec.classes)
             and len(set(spec.classes)) == len(spec.classes)
         )
-        if not fine or spec.model.value_count < 1:
+        if not fine or spec.side.value_count < 1:
             raise ValueError("a value is out of range")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OmniLyticsError) as error:
         raise ParameterError(

@@ -67,8 +67,9 @@ class TaskOffer:
         """One line for people."""
         p = self.params
         return (
-            f"{self.spec.architecture}, {p.value_count} values, {p.rounds} rounds, up to {p.max_groups} groups "
-            f"of {p.group_size}, tolerates {p.faulty_groups} poisoned, {p.rate} wei an owner and round"
+            f"{self.spec.architecture} under {self.spec.protection}, {p.value_count} values, {p.rounds} rounds, "
+            f"up to {p.max_groups} groups of {p.group_size}, "
+            f"tolerates {p.faulty_groups} poisoned, {p.rate} wei an owner and round"
         )
 
 
@@ -77,7 +78,8 @@ async def make_offer(chain: Chain, spec: TaskSpec, terms: Terms, timing: Timing)
 
     Raises ParameterError in the words of what is wrong.
     """
-    value_count = spec.model.value_count
+    value_count = spec.side.value_count
+    model_selection = spec.means.model_selection
     if terms.max_groups < 2 * terms.faulty_groups + 3:
         raise ParameterError(
             f"{terms.max_groups} groups cannot tolerate f={terms.faulty_groups}; need {2 * terms.faulty_groups + 3}",
@@ -95,6 +97,7 @@ async def make_offer(chain: Chain, spec: TaskSpec, terms: Terms, timing: Timing)
         max_groups=terms.max_groups,
         faulty_groups=terms.faulty_groups,
         strict_selection=terms.strict_selection,
+        model_selection=model_selection,
         lane_bits=terms.lane_bits,
         max_magnitude=max_magnitude,
         value_count=value_count,
@@ -118,8 +121,10 @@ async def make_offer(chain: Chain, spec: TaskSpec, terms: Terms, timing: Timing)
         gas_tip=terms.gas_tip,
         allowlist_root=terms.allowlist_root,
     )
-    words = min(draft.layout.word_count, room // 32, MAX_PART_BYTES // 32)
-    while words > 1:
+    # Where nobody settles, a chunk is only what a part of a post is made of.
+    words = MAX_PART_BYTES // 32 if model_selection else min(room // 32, MAX_PART_BYTES // 32)
+    words = min(draft.layout.word_count, words)
+    while words > 1 and not model_selection:
         gas = await chain.settle_gas(terms.max_groups, terms.group_size, words, terms.lane_bits, True)
         if gas <= COMFORTABLE_SETTLE_GAS:
             break

@@ -56,6 +56,13 @@ class SettleChunk:
 
 
 @dataclass(frozen=True)
+class SelectGroups:
+    """Model owner: name the groups that are averaged, in a task where that is its choice."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class SignOfLife:
     """Our group cannot play this round and we have been silent for long: declare ourselves alive."""
 
@@ -102,6 +109,7 @@ Duty = (
     | PlayRound
     | PostVector
     | SettleChunk
+    | SelectGroups
     | SignOfLife
     | ExpelMate
     | RestoreStake
@@ -139,7 +147,7 @@ def _round_duties(snapshot: TaskSnapshot, me: Member) -> list[Duty]:
         case RoundPhase.POST if in_time and state.committed >> group & 1:
             if not me.posted_in(state.round) and snapshot.block >= state.close_block + snapshot.params.depth:
                 return [PostVector(state.round)]
-        case RoundPhase.SETTLE if in_time:
+        case RoundPhase.SETTLE if in_time and not snapshot.params.model_selection:
             free_for_all = snapshot.time > state.turn_end + STAGGER_SECONDS * _rank(snapshot, me)
             if snapshot.settler().account == me.account or free_for_all:
                 return [SettleChunk(state.round, state.next_chunk)]
@@ -193,6 +201,13 @@ def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
         and state.playable
     ):
         duties.append(OpenRound(state.round + 1))
+    elif (
+        state.status is TaskStatus.RUNNING
+        and state.phase is RoundPhase.SETTLE
+        and snapshot.params.model_selection
+        and snapshot.time < state.phase_end
+    ):
+        duties.append(SelectGroups(state.round))
     return duties + _pokes(snapshot, rank=0)
 
 

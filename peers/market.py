@@ -63,6 +63,7 @@ class TaskParams:
     max_groups: int
     faulty_groups: int
     strict_selection: bool
+    model_selection: bool
     lane_bits: int
     max_magnitude: int
     value_count: int
@@ -95,6 +96,19 @@ class TaskParams:
     def chunk_count(self) -> int:
         """Chunks of one owner's vector."""
         return -(-self.layout.word_count // self.chunk_words)
+
+    def pad_index(self, seat: int) -> int:
+        """Which of a round's pads the owner in this seat adds: its position's, or a pad of its own."""
+        return seat if self.model_selection else seat % self.group_size
+
+    def pad_count(self, group_count: int) -> int:
+        """How many pads a round has."""
+        return self.group_size * (group_count if self.model_selection else 1)
+
+    def group_pads(self, group: int) -> range:
+        """The indices of the pads that a group's sum carries."""
+        first = self.pad_index(group * self.group_size)
+        return range(first, first + self.group_size)
 
     @property
     def minimum_groups(self) -> int:

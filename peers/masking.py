@@ -44,11 +44,13 @@ def mask_vector(
     pairs: Sequence[PairMask],
     pad_seed: bytes,
     *,
+    pad_index: int | None = None,
     group_size: int | None = None,
 ) -> Lanes:
     """Mask a whole padded vector: y = q + sum over mates (+/-) PRG(pair) + PRG(pad) mod 2^b.
 
-    New lanes of the same type. `pairs` are one for each mate, in any order. With `group_size` (the task's)
+    New lanes of the same type. `pairs` are one for each mate, in any order. `pad_index` says which of the round's
+    pads the seed is of (default: the one at `position`). With `group_size` (the task's)
     a missing mate is always noticed; without it, not the one at the highest position. Call it once a round
     and owner, journal the result and send only that: two vectors under one set of masks leak their
     difference. Raises ParameterError when a mate is missing or stands twice, when a seed serves twice, for
@@ -72,17 +74,19 @@ def mask_vector(
         raise ParameterError("a seed serves two masks of one vector")
     masked = lanes.copy()
     streams = [pair.stream(ctx, group) for pair in pairs]
-    add_streams(masked, [*streams, (pad_seed, PAD, pad_context(ctx, position), False)])
+    index = position if pad_index is None else pad_index
+    add_streams(masked, [*streams, (pad_seed, PAD, pad_context(ctx, index), False)])
     return masked
 
 
-def remove_pads(sum_lanes: Lanes, ctx: bytes, pad_seeds: Sequence[bytes]) -> Lanes:
+def remove_pads(sum_lanes: Lanes, ctx: bytes, pad_seeds: Sequence[bytes], first: int = 0) -> Lanes:
     """Take the pads of all positions off the sum of one whole group. New lanes, same type.
 
-    `pad_seeds` are by position. Raises ParameterError for wrong lengths, VectorError for lanes that are none.
+    `pad_seeds` are by position; `first` is the index of the first among the round's pads. Raises ParameterError for
+    wrong lengths, VectorError for lanes that are none.
     """
     bare = sum_lanes.copy()
-    add_streams(bare, [(seed, PAD, pad_context(ctx, p), True) for p, seed in enumerate(pad_seeds)])
+    add_streams(bare, [(seed, PAD, pad_context(ctx, index), True) for index, seed in enumerate(pad_seeds, first)])
     return bare
 
 

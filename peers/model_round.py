@@ -30,10 +30,10 @@ ModelEffect = SendEnvelope | Note
 
 @dataclass(frozen=True)
 class Recipient:
-    """An owner that gets the model key: who it is and its position in its group."""
+    """An owner that gets the model key: who it is and which of the round's pads is its."""
 
     peer: Peer
-    position: int
+    pad_index: int
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _hello(state: ModelRound, recipient: Recipient, wants_answer: bool, entropy:
 
 
 def _deliver(state: ModelRound, address: bytes, entropy: Entropy) -> SendEnvelope:
-    pad_seed = state.pad_seeds[state.recipients[address].position]
+    pad_seed = state.pad_seeds[state.recipients[address].pad_index]
     message = ModelKey(state.keys.ctx, state.keys.address, address, state.model_key, pad_seed)
     return SendEnvelope(address, state.keys.private(message, state.hellos[address], entropy(24)))
 
@@ -128,7 +128,7 @@ def _received(state: ModelRound, event: EnvelopeReceived, entropy: Entropy) -> t
                     effects.append(_deliver(state, address, entropy))
                 return state, effects
             case ModelKeyReceived(digest=digest):
-                if digest != receipt_digest(state.model_key, state.pad_seeds[recipient.position]):
+                if digest != receipt_digest(state.model_key, state.pad_seeds[recipient.pad_index]):
                     raise MessageError("the receipt is for another key or pad")
                 state = replace(state, delivered=state.delivered | {address})
                 if state.stage is ModelStage.DELIVERING and not state.missing():

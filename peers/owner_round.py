@@ -376,12 +376,18 @@ def _position_of(state: OwnerRound, address: bytes) -> int:
     return next(position for position, peer in state.mates if peer.address == address)
 
 
+def _pad_index(state: OwnerRound) -> int:
+    """Of the pad at our position, or in our seat where every group has pads of its own."""
+    size = len(state.mates) + 1
+    return state.position if len(state.opening.pad_hashes) == size else state.group * size + state.position
+
+
 def _heard_model_key(
     state: OwnerRound, key: bytes, pad_seed: bytes, entropy: Entropy
 ) -> tuple[OwnerRound, list[OwnerEffect]]:
     if keccak(key) != state.opening.key_hash:
         raise MessageError("the model key is not the one that the chain names")
-    if keccak(pad_seed) != state.opening.pad_hashes[state.position]:
+    if keccak(pad_seed) != state.opening.pad_hashes[_pad_index(state)]:
         raise MessageError("the pad is not the one that the chain names")
     receipt = ModelKeyReceived(
         state.keys.ctx, state.keys.address, state.model_owner.address, receipt_digest(key, pad_seed)

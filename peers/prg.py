@@ -47,12 +47,13 @@ def pair_context(ctx: bytes, group: int, lower_address: bytes, higher_address: b
     return ctx + _byte("group", group) + lower_address + higher_address
 
 
-def pad_context(ctx: bytes, position: int) -> bytes:
-    """Context of a position's pad. It does not name the group: all groups carry the same total pad. 33 bytes.
+def pad_context(ctx: bytes, index: int) -> bytes:
+    """Context of a pad, by its index among the round's pads. 33 bytes.
 
-    Raises ParameterError for a wrong length or a position that is no byte.
+    The index is a position in the group where the contract selects: all groups carry the same total pad then. It is
+    a seat where the model owner selects. Raises ParameterError for a wrong length or an index that is no byte.
     """
-    return require_length("context", ctx, HASH_BYTES) + _byte("position", position)
+    return require_length("context", ctx, HASH_BYTES) + _byte("pad index", index)
 
 
 def stream_key(seed: bytes, kind: bytes, context: bytes) -> bytes:

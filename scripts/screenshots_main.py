@@ -58,7 +58,7 @@ def telling_moment(view: dict[str, Any]) -> float:
 def shrink(path: Path) -> None:
     """Fewer colours, until the file is small enough for a repository; a picture of flat colours loses nothing."""
     whole = Image.open(path).convert("RGB")
-    ground = Image.new("RGB", whole.size, whole.getpixel((1, whole.height - 1)))  # type: ignore[arg-type]
+    ground = Image.new("RGB", whole.size, whole.getpixel((1, whole.height - 1)))
     used = ImageChops.difference(whole, ground).getbbox()
     if used is not None:
         # Nothing but ground below.

@@ -22,6 +22,7 @@ PARAMS = TaskParams(
     max_groups=3,
     faulty_groups=0,
     strict_selection=False,
+    model_selection=False,
     lane_bits=16,
     max_magnitude=5461,
     value_count=40,
@@ -120,7 +121,7 @@ class LocalMarket:
 
     def opening_arguments(self, round_number: int, payload: bytes, parts: int = 1) -> tuple[Any, ...]:
         """For openRound with the last of `parts` parts of a payload."""
-        pads = [keccak(secret(f"pad {position}")) for position in range(self.params.group_size)]
+        pads = [keccak(secret(f"pad {position}")) for position in range(self.params.pad_count(self.params.max_groups))]
         last = payload if parts == 1 else payload[-(len(payload) // parts) :]
         hashes = secret("commit"), keccak(secret("key")), keccak(payload)
         return (self.task, round_number, *hashes, parts, pads, last)

@@ -14,6 +14,7 @@ import pytest
 
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import load_keys, read_password
+from omnilytics.daemon.ledger import Mechanism
 from omnilytics.daemon.log import FIELDS
 from omnilytics.daemon.monitor.page import report_page
 from omnilytics.daemon.monitor.panels import describe
@@ -88,6 +89,21 @@ def test_a_clean_run_trains_verifies_and_pays_everybody(run: Witnessed) -> None:
     assert all(owner["still_withdrawable_wei"] == 0 for owner in summary["owners"])
     assert json.loads((run.folder / "summary.json").read_text()) == summary
     assert (run.folder / "summary.png").stat().st_size > 1000
+
+
+def test_every_owners_ledger_has_what_it_posted(run: Witnessed) -> None:
+    home = run.home("model")
+    model_owner = load_keys(home / "keys", read_password(home / "password")).address
+    for owner in run.summary["owners"]:
+        with contextlib.closing(Journal(run.home(owner["name"]) / "journal.sqlite")) as journal:
+            entries = journal.exposures()
+        assert [(entry.task, entry.round) for entry in entries] == [(1, 1), (1, 2)]
+        for entry in entries:
+            assert entry.model_owner == model_owner and len(entry.market) == 20 and any(entry.market)
+            assert (entry.group_size, entry.protection, entry.architecture) == (3, "envelope", "softmax")
+            # A testbed's batches can be replayed.
+            assert entry.mechanism == Mechanism(0.0, 64, entry.mechanism.rows, secret_batch=False)
+            assert entry.mechanism.rows >= 64 and entry.epsilon is None
 
 
 def test_money_is_conserved_to_the_wei(run: Witnessed) -> None:

@@ -14,10 +14,12 @@ from omnilytics.daemon.journal import Journal, StoredVector
 from omnilytics.daemon.node import Node, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Offer
+from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.commitment import root
 from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
-from tests.market_views import seated, snapshot, state
+from tests.market_views import MODEL_OWNER, PARAMS, seated, snapshot, state
 
 
 @dataclass
@@ -37,6 +39,11 @@ class Queue:
 @dataclass
 class ChainStub:
     due: int = 0
+    market: bytes = bytes(20)
+    paid: int = 0
+
+    async def paid_rounds(self, task: int) -> list[int]:
+        return [self.paid] * 3
 
     async def withdrawable(self, account: bytes, tasks: list[int], block: int | None = None) -> int:
         return self.due
@@ -60,6 +67,7 @@ class NodeStub:
         return [fields for name, fields in self.events if name == event]
 
 
+SPEC = TaskSpec("softmax", 19, ("a", "b"), 0.5, 16)
 DATA = Dataset(np.zeros((2, 1)), np.array([0, 1], dtype=np.int64), ("a", "b"))
 
 
@@ -69,7 +77,10 @@ def node(tmp_path: Path) -> NodeStub:
 
 
 def part_of(node: NodeStub, **choices: Any) -> OwnerPart:
-    return OwnerPart(cast(Node, node), 1, OwnerChoices(DATA, lambda _: bytes(32), **choices))
+    part = OwnerPart(cast(Node, node), 1, OwnerChoices(DATA, lambda _: bytes(32), **choices))
+    privacy = part._choices.privacy
+    part._offer = Offer(1, MODEL_OWNER, SPEC, PARAMS, 64, privacy.noise_multiplier, privacy.delta)
+    return part
 
 
 def shown(me: Member, phase: RoundPhase = RoundPhase.IDLE, round_number: int = 2, **changes: Any) -> TaskSnapshot:

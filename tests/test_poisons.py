@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from omnilytics.daemon.protection.envelope import EnvelopeOwner
 from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, dirichlet_split, load_digits, split_holdout
 from omnilytics.daemon.training.models import Architecture, Model
@@ -15,6 +16,7 @@ from omnilytics.peers.errors import ParameterError
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.quantise import RingLayout, dequantise, quantise, to_ring
 from tests.adversaries.poisons import POISONS, parse_poison
+from tests.envelope_sides import payload_of
 
 OWNERS, GROUP_SIZE, GROUPS, MAX_MAGNITUDE = 18, 3, 6, 5461
 
@@ -23,9 +25,10 @@ def apply(kind: str) -> tuple[np.ndarray, np.ndarray, Model, np.ndarray, np.ndar
     rng = np.random.default_rng(3)
     model = Model(Architecture(), 4, 3)
     rows, labels = rng.normal(size=(6, 4)), rng.integers(0, 3, 6)
-    weights = rng.normal(size=model.value_count)
+    weights = as_published(rng.normal(size=model.value_count))
     honest = model.gradient(weights, rows, labels)
-    return POISONS[kind](model, weights, rows, labels, 2.0, rng), honest, model, rows, labels
+    poisoned = POISONS[kind](EnvelopeOwner(model), payload_of(model, weights), rows, labels, 2.0, rng)
+    return poisoned, honest, model, rows, labels
 
 
 def test_what_each_poison_does() -> None:
@@ -37,8 +40,9 @@ def test_what_each_poison_does() -> None:
     assert 1.0 < np.abs(poisoned).max() <= 2.0
     poisoned, honest, model, rows, labels = apply("label-flip")
     assert not np.allclose(poisoned, honest)
-    weights = np.random.default_rng(0).normal(size=model.value_count)
-    flipped = POISONS["label-flip"](model, weights, rows, labels, 2.0, np.random.default_rng(0))
+    weights = as_published(np.random.default_rng(0).normal(size=model.value_count))
+    published = payload_of(model, weights)
+    flipped = POISONS["label-flip"](EnvelopeOwner(model), published, rows, labels, 2.0, np.random.default_rng(0))
     assert np.array_equal(flipped, model.gradient(weights, rows, 2 - labels))
 
 
@@ -63,7 +67,7 @@ def times_selected(kind: str, spec: str, seed: int, rounds: int = 20) -> tuple[i
     architecture = Architecture.parse(spec)
     model = Model(architecture, 64, 10)
     weights = model.init(rng)
-    clip = suggest_clip(model, weights, sample, 64, rng)
+    clip = suggest_clip(EnvelopeOwner(model), payload_of(model, weights), sample, 64, rng)
     optimiser = default_optimiser(architecture)
     state = optimiser.initial_state(model.value_count)
     layout = RingLayout(model.value_count, 16)
@@ -75,7 +79,9 @@ def times_selected(kind: str, spec: str, seed: int, rounds: int = 20) -> tuple[i
             rows = rng.choice(owner.row_count, min(64, owner.row_count), replace=False)
             features, labels = scaling.apply(owner.features[rows]), owner.labels[rows]
             if number < GROUP_SIZE:
-                gradient = POISONS[kind](model, published, features, labels, clip, rng)
+                gradient = POISONS[kind](
+                    EnvelopeOwner(model), payload_of(model, published), features, labels, clip, rng
+                )
             else:
                 gradient = model.gradient(published, features, labels)
             sums[number // GROUP_SIZE] += quantise(gradient, clip, MAX_MAGNITUDE, rng.random(model.value_count))

@@ -30,8 +30,8 @@ def test_the_same_spec_has_the_same_bytes() -> None:
 
 
 def test_it_describes_the_model() -> None:
-    assert SPEC.model.value_count == 4 * 8 + 8 + 8 * 2 + 2
-    assert TaskSpec("softmax", 64, tuple("0123456789"), 1.0, 1).model.value_count == 650
+    assert SPEC.side.value_count == 4 * 8 + 8 + 8 * 2 + 2
+    assert TaskSpec("softmax", 64, tuple("0123456789"), 1.0, 1).side.value_count == 650
 
 
 @pytest.mark.parametrize(
@@ -130,4 +130,4 @@ def test_no_values_whatever_raise_anything_else(changes: dict[str, Any]) -> None
         return
     assert spec.clip > 0
     assert spec.batch_size >= 1
-    assert spec.model.value_count >= 1
+    assert spec.side.value_count >= 1

@@ -37,7 +37,7 @@ async def test_every_size_that_is_offered_can_be_created_posted_and_settled(
             terms = replace(TERMS, group_size=group_size, max_groups=groups, faulty_groups=faulty, lane_bits=lane_bits)
             offer = await make_offer(market.chain, spec, terms, replace(TIMING, settle=10**6))
             params = offer.params
-            assert params.value_count == spec.model.value_count
+            assert params.value_count == spec.side.value_count
             check_budget(group_size, params.max_magnitude, lane_bits)
             with pytest.raises(ParameterError):
                 check_budget(group_size, params.max_magnitude + 1, lane_bits)

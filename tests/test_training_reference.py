@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 
+from omnilytics.daemon.protection.envelope import EnvelopeOwner
+from omnilytics.daemon.protection.sides import OwnerSide, Published
 from omnilytics.daemon.spec import TaskSpec
-from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
+from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE, choose_batch
 from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, dirichlet_split, load_digits, split_holdout
 from omnilytics.daemon.training.models import Architecture, Model
@@ -21,10 +24,15 @@ from omnilytics.daemon.training.update import compute_update
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.market import TaskParams
 from omnilytics.peers.quantise import dequantise
+from tests.envelope_sides import model_of, payload_of, sides
 
 
 def entropy(number: int, owner: int) -> bytes:
     return bytes([number, owner])
+
+
+def batches(owners: list[Dataset], size: int) -> Callable[[int, int], np.ndarray]:
+    return lambda number, owner: choose_batch(owners[owner].row_count, size, entropy(number, owner))
 
 
 def sklearn_table(name: str) -> Dataset:
@@ -48,17 +56,17 @@ def market(dataset: Dataset, spec: str, owners: int, rounds: int = 20, seed: int
     architecture = Architecture.parse(spec)
     model = Model(architecture, dataset.column_count, len(dataset.classes))
     weights = model.init(rng)
-    clip = suggest_clip(model, weights, scaled(held), DEFAULT_BATCH_SIZE, rng)
+    owner_side, model_side = sides(model, weights, default_optimiser(architecture))
+    clip = suggest_clip(owner_side, payload_of(model, weights), scaled(held), DEFAULT_BATCH_SIZE, rng)
     groups = [list(range(start, start + 3)) for start in range(0, owners, 3)]
     run = train_plain(
-        model,
-        weights,
+        owner_side,
+        model_side,
         parts,
         scaled(held),
         [groups] * rounds,
         entropy,
-        DEFAULT_BATCH_SIZE,
-        default_optimiser(architecture),
+        batches(parts, DEFAULT_BATCH_SIZE),
         clip,
     )
     return run, clip
@@ -85,7 +93,7 @@ def test_a_run_can_be_repeated() -> None:
     first, clip = market(load_digits(), "mlp:8", 6, rounds=3)
     second, same_clip = market(load_digits(), "mlp:8", 6, rounds=3)
     assert first.accuracies == second.accuracies
-    assert np.array_equal(first.weights, second.weights)
+    assert np.array_equal(first.learned.weights, second.learned.weights)
     assert clip == same_clip
 
 
@@ -99,10 +107,10 @@ def tiny() -> tuple[Model, list[Dataset]]:
 def test_the_step_is_the_mean_of_the_selected_groups_at_the_published_weights() -> None:
     model, rows = tiny()
     start = np.random.default_rng(1).normal(size=model.value_count)
-    run = train_plain(model, start, rows, rows[0], [[[0, 1], [3]]], entropy, 100, Sgd(0.5), 1.0)
+    run = train_plain(*sides(model, start), rows, rows[0], [[[0, 1], [3]]], entropy, batches(rows, 100), 1.0)
     at = [model.gradient(as_published(start), data.features, data.labels) for data in rows]
     expected = start - 0.5 * ((at[0] + at[1]) / 2 + at[3]) / 2
-    assert run.weights == pytest.approx(expected, abs=1e-15)
+    assert run.learned.weights == pytest.approx(expected, abs=1e-15)
 
 
 def test_an_owners_update_is_the_reference_gradient_quantised() -> None:
@@ -112,20 +120,22 @@ def test_an_owners_update_is_the_reference_gradient_quantised() -> None:
     scaling = FeatureScaling.fit(raw.features)
     scaled = Dataset(scaling.apply(raw.features), raw.labels, raw.classes)
     spec = TaskSpec("mlp:5", 2, ("0", "1"), 8.0, 16)
-    weights = spec.model.init(rng)
-    run = train_plain(spec.model, weights, [scaled], scaled, [[[0]]], entropy, 16, Sgd(1.0), 8.0)
-    params = cast(TaskParams, SimpleNamespace(value_count=spec.model.value_count, max_magnitude=2**29))
-    payload = ModelPayload.of(spec.model, weights, scaling, 1)
-    noise = rng.bytes(8 * spec.model.value_count)
-    update = compute_update(payload, spec, params, raw, entropy(0, 0), noise)
-    assert dequantise(update.quantised, 8.0, 2**29) == pytest.approx(weights - run.weights, abs=3e-8)
+    model = model_of(spec.side)
+    weights = model.init(rng)
+    run = train_plain(*sides(model, weights, Sgd(1.0)), [scaled], scaled, [[[0]]], entropy, batches([scaled], 16), 8.0)
+    params = cast(TaskParams, SimpleNamespace(value_count=model.value_count, max_magnitude=2**29))
+    payload = ModelPayload.of(model, weights, scaling, 1)
+    noise = rng.bytes(8 * model.value_count)
+    batch = raw.take(choose_batch(40, 16, entropy(0, 0)))
+    update = compute_update(spec.side, payload, 8.0, params, batch, entropy(0, 0), noise)
+    assert dequantise(update.quantised, 8.0, 2**29) == pytest.approx(weights - run.learned.weights, abs=3e-8)
     assert update.clipped == 0.0
 
 
 def test_a_round_without_selection_does_not_step() -> None:
     model, rows = tiny()
     start = np.zeros(model.value_count)
-    run = train_plain(model, start, rows, rows[0], [[[0]], [], [[1]]], entropy, 4, Sgd(0.5), 1.0)
+    run = train_plain(*sides(model, start), rows, rows[0], [[[0]], [], [[1]]], entropy, batches(rows, 4), 1.0)
     assert len(run.accuracies) == 3
     assert run.accuracies[0] == run.accuracies[1]
 
@@ -136,8 +146,8 @@ def test_poisons_apply_to_their_owner_only() -> None:
     seen: list[tuple[int, float]] = []
 
     def poison(
-        model: Model,
-        weights: np.ndarray,
+        side: OwnerSide,
+        published: Published,
         features: np.ndarray,
         labels: np.ndarray,
         clip: float,
@@ -146,14 +156,22 @@ def test_poisons_apply_to_their_owner_only() -> None:
         seen.append((len(labels), clip))
         return np.zeros(model.value_count)
 
-    train_plain(model, start, rows, rows[0], [[[0, 1]], [[2, 3]]], entropy, 4, Sgd(0.5), 2.5, {1: poison})
+    train_plain(*sides(model, start), rows, rows[0], [[[0, 1]], [[2, 3]]], entropy, batches(rows, 4), 2.5, {1: poison})
     assert seen == [(4, 2.5)]
 
 
 def test_divergence_is_told() -> None:
     model, rows = tiny()
     with pytest.raises(VectorError, match="diverges in its round 1"):
-        train_plain(model, np.zeros(model.value_count), rows, rows[0], [[[0]]] * 3, entropy, 4, Sgd(1e300), 1.0)
+        train_plain(
+            *sides(model, np.zeros(model.value_count), Sgd(1e300)),
+            rows,
+            rows[0],
+            [[[0]]] * 3,
+            entropy,
+            batches(rows, 4),
+            1.0,
+        )
 
 
 @pytest.mark.parametrize("spec", ["softmax", "mlp:64,32"])
@@ -165,15 +183,22 @@ def test_the_clip_lies_above_what_the_most_skewed_owners_send(spec: str) -> None
     model = Model(Architecture.parse(spec), 64, 10)
     weights = model.init(rng)
     sample = Dataset(scaling.apply(held.features), held.labels, held.classes)
-    clip = suggest_clip(model, weights, sample, 64, rng)
+    clip = suggest_clip(EnvelopeOwner(model), payload_of(model, weights), sample, 64, rng)
     assert 1.0 < clip < 15.0
     assert float(f"{clip:.2g}") == clip
-    narrow = suggest_clip(model, weights, sample, 64, np.random.default_rng(2), lane_bits=8)
+    narrow = suggest_clip(
+        EnvelopeOwner(model), payload_of(model, weights), sample, 64, np.random.default_rng(2), lane_bits=8
+    )
     assert narrow < clip / 5
     for label in range(10):
         own = rest.take(np.flatnonzero(rest.labels == label).astype(np.int64))
         gradient = model.gradient(weights, scaling.apply(own.features), own.labels)
         assert np.abs(gradient).max() < clip
+
+
+class Endless(EnvelopeOwner):
+    def statistic(self, published: Published, features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.full(self.value_count, np.nan)
 
 
 def test_a_sample_that_says_nothing_gives_no_clip() -> None:
@@ -183,8 +208,8 @@ def test_a_sample_that_says_nothing_gives_no_clip() -> None:
     one_sided = Dataset(np.zeros((2, 2)), np.array([0, 0]), ("0", "1"))
     sure = np.array([0.0] * 10 + [1e6, -1e6])
     with pytest.raises(ParameterError, match="of zero on the sample"):
-        suggest_clip(model, sure, one_sided, 4, np.random.default_rng(0))
+        suggest_clip(EnvelopeOwner(model), payload_of(model, sure), one_sided, 4, np.random.default_rng(0))
     with pytest.raises(ParameterError, match="not finite"):
-        suggest_clip(model, np.full(model.value_count, np.nan), blank, 4, np.random.default_rng(0))
+        suggest_clip(Endless(model), payload_of(model, flat), blank, 4, np.random.default_rng(0))
     with pytest.raises(ParameterError, match="batch size"):
-        suggest_clip(model, flat, blank, 0, np.random.default_rng(0))
+        suggest_clip(EnvelopeOwner(model), payload_of(model, flat), blank, 0, np.random.default_rng(0))

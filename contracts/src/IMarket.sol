@@ -20,6 +20,7 @@ interface IMarket {
         uint8 maxGroups; //        G at most; at least 2f + 3, at most 24; groupSize * maxGroups <= 128
         uint8 faultyGroups; //     f, poisoned groups that Multi-Krum tolerates
         bool strictSelection; //   false: m = G' - f groups are selected; true: m = G' - f - 2
+        bool modelSelection; //    false: Multi-Krum on the contract selects and pays; true: the model owner names the groups, all complete ones are paid
         uint8 laneBits; //         b: 8, 16 or 32
         uint32 maxMagnitude; //    q_max of one owner; groupSize * maxMagnitude < 2^(b - 2)
         uint32 valueCount; //      d, lanes of a vector before padding
@@ -65,9 +66,9 @@ interface IMarket {
 
     /// @notice How a round ended.
     enum Outcome {
-        Selected, //   settled in time: Multi-Krum chose, the selected groups were paid
+        Selected, //   in time: Multi-Krum chose and the selected groups were paid; or the model owner chose and all complete groups were paid
         TooFew, //     fewer than 2f + 3 complete groups after posting: all complete groups paid, no step
-        Late, //       settlement missed its deadline: all complete groups paid
+        Late, //       settlement, or the model owner's selection, missed its deadline: all complete groups paid
         Void //        fewer than 2f + 3 fully committed groups: nobody posts, is paid or is slashed
     }
 
@@ -158,6 +159,8 @@ interface IMarket {
     /// @param distances squared distances between the sums of the complete groups, in the order of pairs (0,1) (0,2) .. (1,2) ..
     /// @param selected bitmap over groups
     event KrumSelected(uint256 indexed taskId, uint256 indexed round, uint256 complete, uint256 selected, uint256[] distances);
+    /// @param selected bitmap over groups, as the model owner named it; all complete groups are paid.
+    event GroupsSelected(uint256 indexed taskId, uint256 indexed round, uint256 complete, uint256 selected);
     event RoundEnded(
         uint256 indexed taskId, uint256 indexed round, Outcome outcome, uint256 paidGroups, uint256 paidWei, uint256 openDeadline
     );
@@ -199,6 +202,7 @@ interface IMarket {
     error WrongChunk(uint256 expected, uint256 got);
     error WrongLength(uint256 expected, uint256 got);
     error NotYourTurn(address settler, uint256 until);
+    error BadSelection(uint256 selected, uint256 count);
     error StillAlive(address account, uint256 missed, uint256 limit);
     error NothingToWithdraw();
     error TransferFailed(address to);
@@ -206,7 +210,7 @@ interface IMarket {
     // ------------------------------------------------- the life of a task, in order
 
     /// @notice Creates a task and escrows all rewards (rounds * maxGroups * groupSize * rate) and the settlement pot
-    /// (all settle calls of all rounds at gasPriceCap). Send exactly `escrowRequired(params)`.
+    /// (all settle calls of all rounds at gasPriceCap; nothing with modelSelection, where nobody settles). Send exactly `escrowRequired(params)`.
     /// @param boxKey the model owner's X25519 public key.
     /// @param spec what owners must know before they join (JSON); only its hash is bound.
     function createTask(TaskParams calldata params, bytes32 boxKey, bytes calldata spec) external payable returns (uint256 taskId);
@@ -236,7 +240,7 @@ interface IMarket {
     /// ctx = keccak256(abi.encode(baseCtx, modelCommit)).
     /// @param payload the last (or only) part of the encrypted model; emitted as ModelPart number partCount - 1.
     /// @param payloadHash keccak256 of all parts put together. The contract does not check it; owners do.
-    /// @param padHashes keccak256 of pad seed p, for each position p of a group.
+    /// @param padHashes keccak256 of pad seed p, for each position p of a group; where the model owner selects, of each seat: every group has pads of its own.
     function openRound(
         uint256 taskId,
         uint256 round,
@@ -270,6 +274,11 @@ interface IMarket {
     /// Until turnEnd only the settler whose turn it is: of the owners of complete groups, in the order of their seats, number (round + chunk) % how many they are.
     /// @param data for each complete group in order, for each position in order: link hash of the next chunk (32 bytes), then the chunk's words.
     function settle(uint256 taskId, bytes32 ctx, uint256 chunk, bytes calldata data) external;
+
+    /// @notice Names the groups that the model owner averages, in a task with modelSelection; model owner only, once the post phase is closed. Exactly m of the complete
+    /// groups. What is paid does not depend on it: all complete groups are, now, or at the deadline when the model owner says nothing.
+    /// @param selected bitmap over groups.
+    function selectGroups(uint256 taskId, bytes32 ctx, uint256 selected) external;
 
     /// @notice Restores the caller's stake to params.stake; send exactly what is missing.
     function restoreStake(uint256 taskId) external payable;

@@ -6,7 +6,6 @@ import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/Reentrancy
 import {BoxKeys} from "./BoxKeys.sol";
 import {CommitmentChain} from "./CommitmentChain.sol";
 import {IMarket} from "./IMarket.sol";
-import {Krum} from "./Krum.sol";
 import {RingSums} from "./RingSums.sol";
 import {TaskBounds, TaskChecker} from "./TaskBounds.sol";
 
@@ -67,7 +66,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
     // ------------------------------------------------- the life of a task, in order
 
     function createTask(TaskParams calldata params, bytes32 boxKey, bytes calldata spec) external payable returns (uint256 taskId) {
-        (uint256 reward, uint256 pot) = checker.check(params);
+        (uint256 reward, uint256 pot) = checker.escrowRequired(params);
         if (msg.value != reward + pot) revert EscrowMismatch(reward + pot, msg.value);
         _claimBoxKey(boxKey);
 
@@ -121,11 +120,11 @@ contract Market is IMarket, ReentrancyGuardTransient {
                 emit Left(taskId, msg.sender);
                 return;
             }
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             uint256 group = _group(t, m);
             _requireNotAwaited(s, group);
             uint256 missed = _roundsOver(s) - t.lastComplete[group];
-            if (missed <= t.params.maxMissedRounds) revert StillAlive(msg.sender, missed, t.params.maxMissedRounds);
+            _requireMissed(t, msg.sender, missed);
 
             emit Left(taskId, msg.sender);
             _dissolve(taskId, t, group, msg.sender, 0);
@@ -134,7 +133,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
 
     function reveal(uint256 taskId, bytes32 nonce) external {
         Task storage t = _advance(taskId);
-        if (t.state.status != TaskStatus.Revealing) revert WrongStatus(t.state.status);
+        _requireStatus(t.state, TaskStatus.Revealing);
         Member storage m = _member(t, msg.sender);
         if (m.status == REVEALED) revert AlreadyRevealed(msg.sender);
         if (m.record != keccak256(abi.encode(taskId, msg.sender, nonce))) revert BadNonce(msg.sender);
@@ -165,7 +164,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
             Task storage t = _enterIdle(taskId, round);
             TaskState storage s = t.state;
             if (partCount == 0) revert BadParameter("partCount", 0, 1);
-            if (padHashes.length != t.params.groupSize) revert WrongLength(t.params.groupSize, padHashes.length);
+            {
+                uint256 pads = uint256(t.params.groupSize) * (t.params.modelSelection ? s.groupCount : 1);
+                if (padHashes.length != pads) revert WrongLength(pads, padHashes.length);
+            }
 
             s.emptyRounds += uint8(_unopened(t)); // below maxEmptyRounds, or the task would have ended
             s.phase = RoundPhase.Commit;
@@ -222,7 +224,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
     function sitOut(uint256 taskId, bytes32 ctx) external {
         Task storage t = _advance(taskId);
         TaskState storage s = t.state;
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+        _requireStatus(s, TaskStatus.Running);
         if (s.ctx != ctx) revert WrongContext(s.ctx, ctx);
         Member storage m = _member(t, msg.sender);
         uint256 group = _group(t, m);
@@ -268,6 +270,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
             TaskState storage s = t.state;
+            if (t.params.modelSelection) revert WrongPhase(s.phase);
             if (chunk != s.nextChunk) revert WrongChunk(s.nextChunk, chunk);
             uint256 groupSize = t.params.groupSize;
             uint256 groups = _count(s.complete);
@@ -281,8 +284,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
             if (data.length != groups * groupSize * 32 * (words + 1)) {
                 revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
             }
-            if (block.timestamp <= s.turnEnd && msg.sender != _settlerOf(t, groups, chunk)) {
-                revert NotYourTurn(_settlerOf(t, groups, chunk), s.turnEnd);
+            if (block.timestamp <= s.turnEnd) {
+                address settler = _settlerOf(t, groups, chunk);
+                if (msg.sender != settler) revert NotYourTurn(settler, s.turnEnd);
             }
             _checkLinks(t, ctx, chunk, words, last, data);
 
@@ -296,18 +300,33 @@ contract Market is IMarket, ReentrancyGuardTransient {
             }
             _reimburse(taskId, t, chunk, checker.settleGas(groups, groupSize, words, t.params.laneBits, last));
             if (last) {
-                s.selected = uint32(_select(t, totals, groups));
+                uint256 faulty = t.params.faultyGroups;
+                s.selected = uint32(checker.select(totals, groups, groups - faulty - 2, _winners(t, groups), s.complete));
                 emit KrumSelected(taskId, s.round, s.complete, s.selected, totals);
                 _endRound(taskId, t, Outcome.Selected, s.selected);
             }
         }
     }
 
+    function selectGroups(uint256 taskId, bytes32 ctx, uint256 selected) external {
+        Task storage t = _enter(taskId, RoundPhase.Settle, ctx);
+        TaskState storage s = t.state;
+        if (!t.params.modelSelection || msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
+        uint256 complete = s.complete;
+        uint256 count = _winners(t, _count(complete));
+        if (selected & ~complete != 0 || _count(selected) != count) revert BadSelection(selected, count);
+
+        s.selected = uint32(selected);
+        emit GroupsSelected(taskId, s.round, complete, selected);
+        // INVARIANT: pay does not depend on the choice, so that a lie saves nothing and the model owner's Sybils earn nothing more.
+        _endRound(taskId, t, Outcome.Selected, complete);
+    }
+
     function restoreStake(uint256 taskId) external payable {
         unchecked {
             Task storage t = _advance(taskId);
             TaskState storage s = t.state;
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             Member storage m = _member(t, msg.sender);
             uint256 group = _group(t, m);
             uint256 missing = t.params.stake - m.stake;
@@ -329,14 +348,14 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             Task storage t = _advance(taskId);
             TaskState storage s = t.state;
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             Member storage m = _member(t, account);
             uint256 group = _group(t, m);
             _requireNotAwaited(s, group);
             uint256 lastSign = uint256(m.record) >> ROUND_SHIFT;
             uint256 over = _roundsOver(s);
             uint256 missed = over > lastSign ? over - lastSign : 0;
-            if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
+            _requireMissed(t, account, missed);
 
             uint256 forfeited = t.params.deposit < m.stake ? t.params.deposit : m.stake;
             m.stake -= uint80(forfeited);
@@ -409,12 +428,25 @@ contract Market is IMarket, ReentrancyGuardTransient {
         }
     }
 
-    function escrowRequired(TaskParams calldata params) external view returns (uint256 reward, uint256 settlementPot) {
-        return checker.check(params);
+    function escrowRequired(TaskParams calldata) external view returns (uint256, uint256) {
+        _askChecker();
     }
 
-    function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256) {
-        return checker.settleGas(groups, groupSize, words, laneBits, lastChunk);
+    function settleGas(uint256, uint256, uint256, uint256, bool) external view returns (uint256) {
+        _askChecker();
+    }
+
+    /// @dev Ends the call with the checker's answer to the same call: shorter than to decode it and to encode it again.
+    function _askChecker() private view {
+        address answering = address(checker);
+        assembly ("memory-safe") {
+            let free := mload(0x40)
+            calldatacopy(free, 0, calldatasize())
+            let ok := staticcall(gas(), answering, free, calldatasize(), 0, 0)
+            returndatacopy(free, 0, returndatasize())
+            if iszero(ok) { revert(free, returndatasize()) }
+            return(free, returndatasize())
+        }
     }
 
     // ---------------------------------------------------- what every function begins with
@@ -445,6 +477,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
         }
     }
 
+    function _requireStatus(TaskState storage s, TaskStatus wanted) private view {
+        if (s.status != wanted) revert WrongStatus(s.status);
+    }
+
     /// @dev Advances, and requires the phase of the round that the caller was told of.
     function _enter(uint256 taskId, RoundPhase phase, bytes32 ctx) private returns (Task storage t) {
         TaskState storage s = tasks[taskId].state;
@@ -453,7 +489,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         t = _advance(taskId);
         if (s.status != TaskStatus.Running || s.phase != phase) {
             if (wasIn) revert PhaseOver(phase, deadline, block.timestamp);
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             revert WrongPhase(s.phase);
         }
         if (s.ctx != ctx) revert WrongContext(s.ctx, ctx);
@@ -464,9 +500,11 @@ contract Market is IMarket, ReentrancyGuardTransient {
         t = _advance(taskId);
         TaskState storage s = t.state;
         if (msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+        _requireStatus(s, TaskStatus.Running);
         if (s.phase != RoundPhase.Idle) revert WrongPhase(s.phase);
-        if (round != uint256(s.round) + 1) revert WrongRound(uint256(s.round) + 1, round);
+        unchecked {
+            if (round != uint256(s.round) + 1) revert WrongRound(uint256(s.round) + 1, round);
+        }
     }
 
     function _member(Task storage t, address account) private view returns (Member storage) {
@@ -502,6 +540,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
         if (s.phase != RoundPhase.Idle && uint256(s.committed) >> group & 1 == 1) revert WrongPhase(s.phase);
     }
 
+    function _requireMissed(Task storage t, address account, uint256 missed) private view {
+        if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
+    }
+
     // ---------------------------------------------------- from joining to the draw
 
     function _closeJoining(uint256 taskId, Task storage t) private {
@@ -509,7 +551,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
         s.status = TaskStatus.Revealing;
         s.phaseEnd = _after(t.params.revealSeconds);
         emit JoiningClosed(taskId, s.memberCount, s.phaseEnd);
-        if (s.memberCount < t.params.groupSize * _quorum(t)) _cancel(taskId, s);
+        unchecked {
+            if (s.memberCount < t.params.groupSize * _quorum(t)) _cancel(taskId, s);
+        }
     }
 
     function _closeRevealing(uint256 taskId, Task storage t) private {
@@ -766,7 +810,8 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// The top bit of a slot stays set, and the slot allocated.
     function _layOutDistances(Task storage t) private {
         unchecked {
-            if (TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return; // one chunk: nothing to keep
+            // one chunk, or nobody settles: nothing to keep
+            if (t.params.modelSelection || TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return;
             uint256 groups = t.state.groupCount;
             for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += 2) {
                 t.distances[pair / 2] = SLOT_KEPT;
@@ -803,20 +848,6 @@ contract Market is IMarket, ReentrancyGuardTransient {
             s.settlementPaid += uint128(amount);
             credits[msg.sender] += amount;
             emit ChunkSettled(taskId, s.round, chunk, msg.sender, amount, s.turnEnd);
-        }
-    }
-
-    /// @return selected bitmap over all groups, from Multi-Krum over the complete ones.
-    function _select(Task storage t, uint256[] memory totals, uint256 groups) private view returns (uint256 selected) {
-        unchecked {
-            uint256 faulty = t.params.faultyGroups;
-            uint256 winners = Krum.select(totals, groups, groups - faulty - 2, groups - faulty - (t.params.strictSelection ? 2 : 0));
-            uint256 complete = t.state.complete;
-            for (uint256 group = 0; winners != 0; ++group) {
-                if ((complete >> group) & 1 == 0) continue;
-                selected |= (winners & 1) << group;
-                winners >>= 1;
-            }
         }
     }
 
@@ -932,6 +963,13 @@ contract Market is IMarket, ReentrancyGuardTransient {
     function _quorum(Task storage t) private view returns (uint256) {
         unchecked {
             return 2 * uint256(t.params.faultyGroups) + 3;
+        }
+    }
+
+    /// @dev How many of so many complete groups are selected.
+    function _winners(Task storage t, uint256 groups) private view returns (uint256) {
+        unchecked {
+            return groups - t.params.faultyGroups - (t.params.strictSelection ? 2 : 0);
         }
     }
 

@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {IMarket} from "./IMarket.sol";
+import {Krum} from "./Krum.sol";
 
 /// @title What a task may ask for, and what it costs.
 library TaskBounds {
@@ -37,15 +38,18 @@ library TaskBounds {
         _between("commitSeconds", p.commitSeconds, uint256(p.blockSeconds) * (uint256(p.depth) + 2), MAX_SECONDS);
         _between("postSeconds", p.postSeconds, leastPostSeconds(p, words, owners), MAX_SECONDS);
         _between("turnSeconds", p.turnSeconds, 1, MAX_SECONDS);
-        // every settler may let its turn pass, and the round is still settled in time
-        _between("settleSeconds", p.settleSeconds, (chunks + 1) * (uint256(p.turnSeconds) + p.blockSeconds), MAX_SECONDS);
+        // every settler may let its turn pass, and the round is still settled in time; or the model owner sees the last post final, and answers
+        uint256 leastSettle =
+            p.modelSelection ? uint256(p.blockSeconds) * (uint256(p.depth) + 2) : (chunks + 1) * (uint256(p.turnSeconds) + p.blockSeconds);
+        _between("settleSeconds", p.settleSeconds, leastSettle, MAX_SECONDS);
         _between("rate", p.rate, 1, type(uint96).max);
         _between("stake", p.stake, uint256(p.groupSize) * p.rate + p.deposit, type(uint80).max);
         _between("gasTip", p.gasTip, 0, p.gasPriceCap);
+        reward = owners * p.rate * p.rounds;
+        if (p.modelSelection) return (reward, 0); // nobody settles: no call has to fit, and no pot is needed
         uint256 most = words < p.chunkWords ? words : p.chunkWords;
         _between("settle calldata", 260 + owners * 32 * (1 + most), 0, MAX_CALL_BYTES);
         _between("settle gas", settleGas(p.maxGroups, p.groupSize, most, p.laneBits, true), 0, MAX_CALL_GAS);
-        reward = owners * p.rate * p.rounds;
         pot = roundGas(p, words, chunks) * p.gasPriceCap * p.rounds;
     }
 
@@ -102,14 +106,30 @@ library TaskBounds {
     }
 }
 
-/// @title TaskBounds as a contract of its own, without state.
+/// @title TaskBounds and Krum as a contract of its own, without state.
 /// @notice Market deploys one with itself: its own code has to stay below EIP-170's limit.
 contract TaskChecker {
-    function check(IMarket.TaskParams calldata params) external view returns (uint256 reward, uint256 pot) {
+    function escrowRequired(IMarket.TaskParams calldata params) external view returns (uint256 reward, uint256 pot) {
         return TaskBounds.check(params);
     }
 
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external pure returns (uint256) {
         return TaskBounds.settleGas(groups, groupSize, words, laneBits, lastChunk);
+    }
+
+    /// @return selected bitmap over all groups, from Multi-Krum over the `count` complete ones.
+    function select(uint256[] memory distances, uint256 count, uint256 neighbours, uint256 winners, uint256 complete)
+        external
+        pure
+        returns (uint256 selected)
+    {
+        unchecked {
+            uint256 chosen = Krum.select(distances, count, neighbours, winners);
+            for (uint256 group = 0; chosen != 0; ++group) {
+                if ((complete >> group) & 1 == 0) continue;
+                selected |= (chosen & 1) << group;
+                chosen >>= 1;
+            }
+        }
     }
 }

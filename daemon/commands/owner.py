@@ -24,16 +24,18 @@ def owner() -> None:
     type=click.IntRange(1, 2**63 - 1),
     help="The task to join (default: the first open one that fits the data).",
 )
-@click.option("--max-stake", type=int, default=10**18, metavar="WEI", help="Join no task with a larger stake.")
+@click.option("--max-stake", type=int, metavar="WEI", help="Join no task with a larger stake (default: the policy's).")
 @click.option("--restore-stake", is_flag=True, help="After a slashing, restore the stake and play on.")
 @click.option("--withdraw-to", metavar="ADDRESS", help="Where earnings go (default: the own account).")
+@click.option("--allow-thin-sums", is_flag=True, help="Join tasks whose group sums could give single rows away.")
 @click.option("--seed", help="Draw batches from this seed instead of fresh entropy: testbeds only.")
 def run(
     data: Path,
     label: str | None,
     task: int | None,
-    max_stake: int,
+    max_stake: int | None,
     restore_stake: bool,
+    allow_thin_sums: bool,
     withdraw_to: str | None,
     seed: str | None,
     **options: Any,
@@ -47,4 +49,5 @@ def run(
     from omnilytics.daemon.run import OwnerOptions, run_owner
 
     settings, password_file = settings_from(options)
-    run_owner(settings, password_file, OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake))
+    chosen = OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
+    run_owner(settings, password_file, chosen)

@@ -1,41 +1,85 @@
-"""The envelope: the model travels encrypted under a fresh key a round, and the chain pins both.
+"""The envelope: the model travels encrypted, and every registered owner of the task reads it.
 
-It keeps the model from everybody but the registered owners of the task, and nothing from them.
-The commitment is to key and plaintext together: a NaCl box alone does not commit to its key, so
-without it a model owner could show different owners different models (Pasquini et al., arXiv 2111.07380).
+Owners post the gradient of the cross-entropy at the published weights. It keeps the model from everybody but them,
+and nothing from them: what they train on they can keep.
 """
 
 from __future__ import annotations
 
-from nacl.exceptions import CryptoError
-from nacl.secret import SecretBox
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from omnilytics.peers.errors import ModelMismatchError
-from omnilytics.peers.hashing import keccak, model_commitment
-from omnilytics.peers.market import RoundOpening
+from omnilytics.daemon.protection.sides import Floats, Labels, Learned, Published, krum_choice
+from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.models import Model
+from omnilytics.daemon.training.optimisers import Optimiser, OptimiserState
+from omnilytics.daemon.training.payload import ModelPayload, as_published, decode_payload, encode_payload
+from omnilytics.daemon.training.scaling import FeatureScaling
+
+PROMISE = "the model is hidden from outsiders, not from you: owners read it and post one averaged gradient a round"
 
 
-def seal_model(plaintext: bytes, key: bytes, nonce: bytes) -> bytes:
-    """The payload: nonce (24 bytes) and secret box of the plaintext under the round's key (32 bytes)."""
-    return bytes(SecretBox(key).encrypt(plaintext, nonce))
+@dataclass(frozen=True)
+class EnvelopeOwner:
+    """Posts the mean cross-entropy gradient at the published weights."""
+
+    model: Model
+
+    @property
+    def value_count(self) -> int:
+        """The model's."""
+        return self.model.value_count
+
+    @property
+    def class_count(self) -> int:
+        """The model's."""
+        return self.model.class_count
+
+    def read(self, plaintext: bytes, round_number: int) -> ModelPayload:
+        """The published model. Raises ModelMismatchError."""
+        return decode_payload(plaintext, self.model, round_number)
+
+    def statistic(self, published: Published, features: Floats, labels: Labels) -> Floats:
+        """The gradient, float64[d]."""
+        assert isinstance(published, ModelPayload)
+        return self.model.gradient(published.weights, features, labels)
 
 
-def open_model(payload: bytes, key: bytes, opening: RoundOpening) -> bytes:
-    """The plaintext of a round's payload, checked against everything that the chain says of it.
+@dataclass(frozen=True)
+class EnvelopeModel:
+    """Publishes the weights and steps them with an optimiser; memory is the optimiser's state."""
 
-    Raises ModelMismatchError when the payload, the key or the plaintext is not the one on the chain.
-    """
-    if keccak(payload) != opening.payload_hash:
-        raise ModelMismatchError(
-            f"model keccak {keccak(payload).hex()[:8]} is not the chain's {opening.payload_hash.hex()[:8]}; "
-            "not training"
-        )
-    if keccak(key) != opening.key_hash:
-        raise ModelMismatchError("the model key is not the one that the chain names; not training")
-    try:
-        plaintext = bytes(SecretBox(key).decrypt(payload))
-    except (CryptoError, ValueError) as error:
-        raise ModelMismatchError("the encrypted model does not open under its key; not training") from error
-    if model_commitment(opening.base_ctx, key, plaintext) != opening.model_commit:
-        raise ModelMismatchError("the model is not the one that the model owner committed to; not training")
-    return plaintext
+    model: Model
+    optimiser: Optimiser
+    initial_weights: Floats = field(repr=False)
+    scaling: FeatureScaling = field(repr=False)
+
+    def begin(self) -> Learned:
+        """The first weights."""
+        return Learned(self.initial_weights, self.optimiser.initial_state(len(self.initial_weights)).to_bytes())
+
+    def publish(self, learned: Learned, round_number: int, entropy: bytes) -> bytes:
+        """The weights, rounded to float32."""
+        return encode_payload(ModelPayload.of(self.model, learned.weights, self.scaling, round_number))
+
+    def choose(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], faulty: int, strict: bool
+    ) -> tuple[int, ...]:
+        """Multi-Krum over the gradients."""
+        return krum_choice(means, faulty, strict)
+
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The selected groups."""
+        return selected
+
+    def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
+        """One step of the optimiser."""
+        state = OptimiserState.from_bytes(learned.memory)
+        after, weights = self.optimiser.step(state, learned.weights, average)
+        return Learned(weights, after.to_bytes())
+
+    def accuracy(self, learned: Learned, rows: Dataset) -> float:
+        """Of the weights as they are published."""
+        return self.model.accuracy(as_published(learned.weights), rows.features, rows.labels)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from omnilytics.daemon.protection.sides import OwnerSide, Published
 from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.training.models import Model
 from omnilytics.peers.errors import ParameterError
 
 #: The clip as a multiple of the largest gradient value that the sample gives.
@@ -20,15 +19,15 @@ RANDOM_BATCHES = 32
 
 
 def suggest_clip(
-    model: Model,
-    flat: NDArray[np.float64],
+    side: OwnerSide,
+    published: Published,
     sample: Dataset,
     batch_size: int,
     rng: np.random.Generator,
     lane_bits: int = 16,
 ) -> float:
-    """A clip that honest gradients hardly ever reach: three times the largest gradient value, at the first
-    weights, over batches drawn at random and over batches of one class only; rounded up to two digits.
+    """A clip that honest statistics hardly ever reach: three times the largest value, at what is published
+    first, over batches drawn at random and over batches of one class only; rounded up to two digits.
 
     Why one class: the most skewed owner there can be holds one class, and its gradient is the largest;
     random batches of a balanced sample give values a quarter as large. Why so much room: a network's
@@ -39,8 +38,7 @@ def suggest_clip(
     Lanes of 8 bits are the exception: with q_max near 20 the steps cost up to 3 points of accuracy on
     digits, at a tenth of the clip about 1, and still no value of an owner of mixed classes is cut.
 
-    `sample` has scaled features; `flat` is float64[d], the task's first weights. Raises ParameterError when
-    the sample's gradients are all zero or not finite.
+    `sample` has scaled features. Raises ParameterError when the sample's statistics are all zero or not finite.
     """
     if batch_size < 1:
         raise ParameterError(f"batch size {batch_size} is below 1")
@@ -49,10 +47,10 @@ def suggest_clip(
     largest = 0.0
     for pool in pools:
         batch = rng.choice(pool, size=min(batch_size, len(pool)), replace=False)
-        gradient = model.gradient(flat, sample.features[batch], sample.labels[batch])
-        if not np.isfinite(gradient).all():
+        values = side.statistic(published, sample.features[batch], sample.labels[batch])
+        if not np.isfinite(values).all():
             raise ParameterError("the first weights give gradients that are not finite on the sample")
-        largest = max(largest, float(np.abs(gradient).max()))
+        largest = max(largest, float(np.abs(values).max()))
     if largest == 0.0:
         raise ParameterError("the first weights give gradients of zero on the sample; nothing would be learnt")
     clip = largest * (NARROW_CLIP_HEADROOM if lane_bits == 8 else CLIP_HEADROOM)

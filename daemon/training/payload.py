@@ -78,7 +78,7 @@ class ModelPayload:
             )
 
     @property
-    def weights_digest(self) -> bytes:
+    def digest(self) -> bytes:
         """SHA-256 of the weights' bytes, 32 bytes: equal for equal weights, whatever the round.
 
         Negative zero counts as zero.

@@ -27,7 +27,7 @@ MAX_AWAY_SECONDS = 4.0
 # A kill falls anywhere in the time that a round takes, and a little beyond.
 ROUND_SPREAD_SECONDS = 3.0
 # The round in whose commit phase the broker is cut off, or whose posts are reorganised away.
-TROUBLED_ROUND = 2
+TROUBLED_ROUND = 2  # or the only one
 
 
 @dataclass
@@ -143,9 +143,13 @@ class Chaos:
         self._round, self._phase = record["round"], record["phase"]
         if self._phase == "commit":
             self._plan_kills()
-        if self._round == TROUBLED_ROUND and self._phase == "commit" and self.options.drop_broker:
+        if (
+            self._round == min(TROUBLED_ROUND, self.options.rounds)
+            and self._phase == "commit"
+            and self.options.drop_broker
+        ):
             self._once("broker", self._cut_broker())
-        if self._round == TROUBLED_ROUND and self._phase == "settle" and self.options.reorg:
+        if self._round == min(TROUBLED_ROUND, self.options.rounds) and self._phase == "settle" and self.options.reorg:
             self._once("reorg", self._reorganise())
 
     def _plan_kills(self) -> None:

@@ -30,7 +30,11 @@ class TestbedOptions:
     owners: int = 18
     group_size: int = 3
     faulty: int = 1
-    rounds: int = 20
+    # One round of all rows: more rounds of fewer rows would say more of each row, and are worth nothing to ridge.
+    rounds: int = 1
+    protection: str = "secret-head"
+    # secret-head: None is the widest that the owners' rows can hide behind.
+    features: int | None = None
     model: str = "softmax"
     # None: scikit-learn's digits.
     data: Path | None = None
@@ -115,10 +119,12 @@ class TestbedOptions:
                 raise ConfigurationError(f"--kill in round {kill.round} of {self.rounds}", help="another round")
 
 
-def parse_kill(text: str) -> Kill:
-    """ROLE@MOMENT[:ROUND], as model@settle or owner@post:4. Raises ConfigurationError."""
+def parse_kill(text: str, rounds: int = 20) -> Kill:
+    """ROLE@MOMENT[:ROUND], as model@settle or owner@post:4, of so many rounds. Raises ConfigurationError."""
     who, _, round_text = text.partition(":")
     role, _, moment = who.partition("@")
     if (role, moment) not in KILLS or not (round_text or "3").isdecimal():
-        raise ConfigurationError(f"'{text}' is no kill", help="model@settle or owner@post, with :ROUND (default 3)")
-    return Kill(role, moment, int(round_text or "3"))
+        raise ConfigurationError(
+            f"'{text}' is no kill", help="model@settle or owner@post, with :ROUND (default 3, or the last)"
+        )
+    return Kill(role, moment, int(round_text) if round_text else min(3, rounds))

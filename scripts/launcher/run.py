@@ -17,8 +17,8 @@ import click
 
 from omnilytics.daemon.commands.model import run as model_command
 from omnilytics.daemon.log import show
+from omnilytics.daemon.protection.sides import StatisticFunction
 from omnilytics.daemon.run import ModelOptions
-from omnilytics.daemon.training.update import GradientFunction
 from omnilytics.peers.errors import OmniLyticsError
 from scripts.launcher.chaos import Chaos, CutableProxy, outcomes, through_proxy
 from scripts.launcher.follow import LogReader, Progress, Record, progress_to_stderr
@@ -28,8 +28,11 @@ from scripts.launcher.participants import (
     Cast,
     Participant,
     addresses,
+    fill_in,
+    load_data,
     model_arguments,
     network_arguments,
+    thin_sums,
     write_participants,
 )
 from scripts.launcher.plot import plot_summary
@@ -61,7 +64,15 @@ async def run_testbed(
     (folder / "logs").mkdir()
     async with Supervisor() as supervisor, contextlib.AsyncExitStack() as stack:
         click.echo(f"{options.owners} data owners, folder {folder}", err=True)
-        cast = await asyncio.to_thread(write_participants, options, folder)
+        data = await asyncio.to_thread(load_data, options)
+        options = fill_in(options, data[0])
+        if lacking := thin_sums(options, data[0]):
+            click.echo(
+                f"warning: a group's sums lack {lacking} rows to hide single ones from the model owner; "
+                "the owners are told to allow it",
+                err=True,
+            )
+        cast = await asyncio.to_thread(write_participants, options, folder, data)
         market = await _start_coordinator(supervisor, options, folder, cast)
         if options.chain is not None:
             assert options.key_file is not None
@@ -205,7 +216,7 @@ async def _follow(
 def _summarise(
     options: TestbedOptions, facts: ChainFacts, cast: Cast, story: Story, wall_seconds: float
 ) -> dict[str, Any]:
-    poisoned: dict[int, GradientFunction] = {}
+    poisoned: dict[int, StatisticFunction] = {}
     groups = {member.account: member.seat // facts.params.group_size for member in facts.members}
     for index, owner in enumerate(cast.owners):
         if options.poison_owners is not None and index < options.poison_owners.count:

@@ -7,21 +7,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.log import show
-from omnilytics.daemon.run import ModelOptions, batch_entropy, choose_spec, initial_weights
+from omnilytics.daemon.protection.sides import StatisticFunction
+from omnilytics.daemon.run import ModelOptions, batch_entropy
 from omnilytics.daemon.spec import TaskSpec, decode_spec
+from omnilytics.daemon.task_design import design_task
+from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.training.models import Architecture
-from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
 from omnilytics.daemon.training.reference import train_plain
-from omnilytics.daemon.training.update import GradientFunction
 from omnilytics.peers.market import Member, MemberStatus, TaskParams, TaskState
 from scripts.launcher.follow import Record
 from scripts.launcher.options import TestbedOptions
-from scripts.launcher.participants import Cast, owner_seed
+from scripts.launcher.participants import Cast, owner_seed, thin_sums
 
 SCHEMA = 1
 
@@ -137,34 +138,36 @@ def plain_accuracy(
     facts: ChainFacts,
     cast: Cast,
     story: Story,
-    functions: dict[int, GradientFunction],
+    functions: dict[int, StatisticFunction],
 ) -> float:
     """The same seeds, minibatches, poisons and selected groups in one process, without quantising or masks."""
-    spec, scaling = choose_spec(model_options, cast.model_data)
+    design = design_task(model_options.wishes(), cast.model_data)
+    spec = design.spec
     assert spec == facts.spec, "the model owner described another task than the testbed asked for"
     index = {owner.address: number for number, owner in enumerate(cast.owners)}
     groups = _group_seats(facts)
-    done = {record["round"]: record["data"]["selected_groups"] for record in story.of_model("round.done")}
+    done = {record["round"]: record["data"]["averaged_groups"] for record in story.of_model("round.done")}
     rounds = range(1, max(done, default=0) + 1)
     selected = [[[index[m.account] for m in groups[g]] for g in done.get(number, [])] for number in rounds]
     scaled = [
-        Dataset(scaling.apply(data.features), data.with_classes(spec.classes).labels, spec.classes)
+        Dataset(design.scaling.apply(data.features), data.with_classes(spec.classes).labels, spec.classes)
         for data in cast.owner_data
     ]
-    own = cast.model_data
-    test = Dataset(scaling.apply(own.features), own.labels, own.classes)
-    architecture = Architecture.parse(options.model)
-    optimiser = parse_optimiser(options.optimiser) if options.optimiser else default_optimiser(architecture)
     draws = [batch_entropy(owner_seed(options, number)) for number in range(options.owners)]
+
+    def choose_rows(number: int, owner: int) -> NDArray[np.int64]:
+        if spec.means.fresh_rows:
+            return fresh_batch(scaled[owner].row_count, facts.params.rounds, number + 1, draws[owner](0))
+        return choose_batch(scaled[owner].row_count, spec.batch_size, draws[owner](number + 1))
+
     run = train_plain(
-        spec.model,
-        initial_weights(spec.model, options.seed),
+        spec.side_for(thin_sums(options, cast.owner_data) > 0),
+        design.side,
         scaled,
-        test,
+        design.test,
         selected,
         lambda number, owner: draws[owner](number + 1),
-        spec.batch_size,
-        optimiser,
+        choose_rows,
         spec.clip,
         functions,
     )
@@ -196,6 +199,7 @@ def build_summary(
                 "accuracy": data.get("accuracy"),
                 "outcome": data.get("outcome"),
                 "selected_groups": data.get("selected_groups", []),
+                "averaged_groups": data.get("averaged_groups", []),
                 "void_groups": data.get("void_groups", []),
                 "absent_owners": story.absent(number),
                 "gas": gas.get(number, {}),

@@ -16,8 +16,8 @@ import click
 from omnilytics.daemon.cli import main_with
 from omnilytics.daemon.commands.options import network_options, settings_from
 from omnilytics.daemon.owner import OwnerPart
+from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.run import OwnerOptions, run_owner
-from omnilytics.daemon.training.update import GradientFunction, honest_gradient
 from omnilytics.peers.market import TaskSnapshot
 from omnilytics.peers.owner_round import MaskVector, OwnerEffect, OwnerRound
 from tests.adversaries import kill_own_process
@@ -36,12 +36,12 @@ def adversarial_part(
     writes the secrets of every round to the file `leak`, a JSON object a line, and tries to log them too."""
 
     class AdversarialPart(OwnerPart):
-        def gradient_function(self) -> GradientFunction:
+        def statistic_function(self) -> StatisticFunction:
             snapshot = self._snapshot_or_fail()
             me = snapshot.member(self._node.me)
             assert me is not None
             hostile = hostile_groups == -1 or snapshot.group_of(me) < hostile_groups
-            return POISONS[poison] if poison is not None and hostile else honest_gradient
+            return POISONS[poison] if poison is not None and hostile else honest_statistic
 
         async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
             if round_number == die_in_round:

@@ -1,7 +1,7 @@
-"""Owners that follow the protocol to the letter and post a bad gradient.
+"""Owners that follow the protocol to the letter and post a bad statistic.
 
-Each poison is a gradient function with the signature of omnilytics.daemon.training.update.honest_gradient:
-(model, weights float64[d], scaled features float64[rows, columns], labels int64[rows], clip, generator) ->
+Each poison is a statistic function with the signature of omnilytics.daemon.protection.sides.honest_statistic:
+(owner's side, what is published, scaled features float64[rows, columns], labels int64[rows], clip, generator) ->
 float64[d]. A poisoned owner clips and quantises what it gets, as everybody does. `POISONS` names them all.
 """
 
@@ -11,54 +11,52 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from omnilytics.daemon.training.models import Model
-from omnilytics.daemon.training.update import GradientFunction, honest_gradient
+from omnilytics.daemon.protection.sides import Floats, Labels, OwnerSide, Published, StatisticFunction
 from omnilytics.peers.errors import ParameterError
 
 
 def noise(
-    model: Model,
-    weights: NDArray[np.float64],
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    side: OwnerSide,
+    published: Published,
+    features: Floats,
+    labels: Labels,
     clip: float,
     generator: np.random.Generator,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Uniform over everything that clipping lets through: the loudest nonsense."""
-    return generator.uniform(-clip, clip, model.value_count)
+    return generator.uniform(-clip, clip, side.value_count)
 
 
 def label_flip(
-    model: Model,
-    weights: NDArray[np.float64],
-    features: NDArray[np.float64],
-    labels: NDArray[np.int64],
+    side: OwnerSide,
+    published: Published,
+    features: Floats,
+    labels: Labels,
     clip: float,
     generator: np.random.Generator,
-) -> NDArray[np.float64]:
-    """The honest gradient of dishonest labels: class y is taught as class_count - 1 - y."""
-    return model.gradient(weights, features, model.class_count - 1 - labels)
+) -> Floats:
+    """The honest statistic of dishonest labels: class y is taught as class_count - 1 - y."""
+    return side.statistic(published, features, side.class_count - 1 - labels)
 
 
-def multiplied(factor: float) -> GradientFunction:
-    """The honest gradient times `factor`."""
+def multiplied(factor: float) -> StatisticFunction:
+    """The honest statistic times `factor`."""
 
     def poison(
-        model: Model,
-        weights: NDArray[np.float64],
-        features: NDArray[np.float64],
-        labels: NDArray[np.int64],
+        side: OwnerSide,
+        published: Published,
+        features: Floats,
+        labels: Labels,
         clip: float,
         generator: np.random.Generator,
-    ) -> NDArray[np.float64]:
-        return factor * honest_gradient(model, weights, features, labels, clip, generator)
+    ) -> Floats:
+        return factor * side.statistic(published, features, labels)
 
     return poison
 
 
-POISONS: dict[str, GradientFunction] = {
+POISONS: dict[str, StatisticFunction] = {
     "noise": noise,
     "scale": multiplied(10.0),
     "sign-flip": multiplied(-1.0),
@@ -75,8 +73,8 @@ class PoisonOrder:
     count: int
 
     @property
-    def function(self) -> GradientFunction:
-        """The gradient function of the poisoned."""
+    def function(self) -> StatisticFunction:
+        """The statistic function of the poisoned."""
         return POISONS[self.kind]
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omnilytics.daemon.model import _EARLY_MESSAGES as MODEL_EARLY
 from omnilytics.daemon.model import ModelPart
+from omnilytics.daemon.model_play import _EARLY_MESSAGES as MODEL_EARLY
 from omnilytics.daemon.node import MAX_PRESENCES
 from omnilytics.daemon.owner_play import _EARLY_MESSAGES as OWNER_EARLY
 from omnilytics.peers.market import RoundPhase

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.protection.envelope import seal_model
+from omnilytics.daemon.protection.sealing import seal_model
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import ModelPayload, encode_payload
@@ -26,12 +26,14 @@ from omnilytics.peers.market import (
     TaskState,
     TaskStatus,
 )
+from tests.envelope_sides import model_of
 
 GROUPS = 3
 TASK = 5
 CHAIN_ID = 31337
 MARKET = b"\x0a" * 20
 SPEC = TaskSpec("softmax", 2, ("no", "yes"), 1.0, 4)
+MODEL = model_of(SPEC.side)
 BLOCK_SECONDS = 12
 
 
@@ -102,8 +104,9 @@ class Round:
 @cache
 def _params(group_size: int) -> TaskParams:
     return TaskParams(
-        group_size=group_size, max_groups=GROUPS, faulty_groups=0, strict_selection=False, lane_bits=16,
-        max_magnitude=1000, value_count=SPEC.model.value_count, chunk_words=1, rounds=10**9, max_empty_rounds=3,
+        group_size=group_size, max_groups=GROUPS, faulty_groups=0, strict_selection=False,
+        model_selection=False, lane_bits=16,
+        max_magnitude=1000, value_count=MODEL.value_count, chunk_words=1, rounds=10**9, max_empty_rounds=3,
         max_missed_rounds=3, depth=1, block_seconds=1, join_seconds=60, reveal_seconds=60, open_seconds=60,
         commit_seconds=60, post_seconds=60, settle_seconds=60, turn_seconds=5, rate=1, stake=10, deposit=1,
         gas_price_cap=10**9, gas_tip=1,
@@ -126,10 +129,8 @@ def make_round(seed: str, number: int, group_size: int) -> Round:
     model_key = secret(seed, number, "model key")
     pads = tuple(secret(seed, number, "pad", position) for position in range(group_size))
     # Other weights in every round, as after a step.
-    weights = np.random.default_rng([number, int.from_bytes(secret(seed)[:4], "big")]).normal(
-        size=SPEC.model.value_count
-    )
-    plaintext = encode_payload(ModelPayload.of(SPEC.model, weights, SCALING, number))
+    weights = np.random.default_rng([number, int.from_bytes(secret(seed)[:4], "big")]).normal(size=MODEL.value_count)
+    plaintext = encode_payload(ModelPayload.of(MODEL, weights, SCALING, number))
     payload = seal_model(plaintext, model_key, secret(seed, number, "nonce")[:24])
     pad_hashes = tuple(keccak(pad) for pad in pads)
     base = base_context(

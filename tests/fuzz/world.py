@@ -20,11 +20,14 @@ from omnilytics.daemon.broker import Arrived, Broker
 from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.journal import Journal, StoredVector
+from omnilytics.daemon.ledger import Exposure
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, PresenceChanged, SnapshotSeen, Surroundings, TimePassed
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.protection.envelope import EnvelopeModel
 from omnilytics.daemon.training.optimisers import OptimiserState, Sgd
 from omnilytics.daemon.transactions import TransactionQueue
 from omnilytics.peers.errors import OmniLyticsError
@@ -33,7 +36,7 @@ from omnilytics.peers.market import Outcome, RoundOpening, RoundPhase, TaskParam
 from omnilytics.peers.masking import PairMask
 from omnilytics.peers.messages import run_identifier
 from omnilytics.peers.owner_round import OwnerRound
-from tests.fuzz.cast import CHAIN_ID, MARKET, SCALING, SPEC, TASK, Person, Round, dataset, keys_of
+from tests.fuzz.cast import CHAIN_ID, MARKET, MODEL, SCALING, SPEC, TASK, Person, Round, dataset, keys_of
 
 GENESIS = keccak(b"genesis")
 RUN = run_identifier(CHAIN_ID, MARKET, GENESIS)
@@ -99,6 +102,7 @@ class MemoryJournal:
         self._round = part_round
         self._claimed: dict[tuple[int, int], bytes] = {}
         self.vectors: dict[tuple[int, int], StoredVector] = {}
+        self._exposures: dict[tuple[int, int], Exposure] = {}
 
     def bind(self, name: str, value: bytes) -> bytes:
         return self._values.setdefault(name, value)
@@ -123,12 +127,24 @@ class MemoryJournal:
     def vector(self, task: int, round_number: int) -> StoredVector | None:
         return self.vectors.get((task, round_number))
 
+    def joins(self, task: int) -> bool:
+        return False
+
+    def plan_exposure(self, exposure: Exposure) -> None:
+        self._exposures.setdefault((exposure.task, exposure.round), exposure)
+
+    def enter_exposure(self, task: int, round_number: int) -> bool:
+        return (task, round_number) in self._exposures
+
+    def exposures(self) -> list[Exposure]:
+        return []
+
     def round_secrets(self, task: int, round_number: int) -> tuple[bytes, tuple[bytes, ...]] | None:
         known = round_number == self._round.number
         return (self._round.model_key, self._round.pad_seeds) if known else None
 
     def newest_model(self, task: int) -> tuple[int, NDArray[np.float64], bytes]:
-        weights = np.zeros(SPEC.model.value_count)
+        weights = np.zeros(MODEL.value_count)
         return self._round.number - 1, weights, OptimiserState(weights).to_bytes()
 
 
@@ -212,6 +228,16 @@ class WatchedOwner(OwnerPart):
         super()._commit(round_, vector, root, quantised)
 
 
+# The cast's task is smaller, and longer, than an owner would agree to.
+LENIENT = Policy(
+    minimum_batch_rows=1,
+    minimum_group_samples=1,
+    maximum_rounds_per_task=10**9,
+    maximum_rounds_per_model_owner=10**9,
+    maximum_rows_exposure=float("inf"),
+)
+
+
 class Attacked:
     """A participant under attack: the owner of a seat, or the model owner."""
 
@@ -243,7 +269,7 @@ class Attacked:
         if seat is None:
             self.part = ModelPart(self.node, self._model_choices(), TASK)
         else:
-            self.part = WatchedOwner(self.node, TASK, OwnerChoices(dataset(), lambda number: bytes(32)))
+            self.part = WatchedOwner(self.node, TASK, OwnerChoices(dataset(), lambda number: bytes(32), policy=LENIENT))
         run_now(self.part.prepare())
 
     @staticmethod
@@ -251,7 +277,9 @@ class Attacked:
         async def no_offer(_chain: Chain) -> Any:
             raise AssertionError
 
-        return ModelChoices(no_offer, SPEC, Sgd(0.1), np.zeros(SPEC.model.value_count), SCALING, dataset())
+        return ModelChoices(
+            no_offer, SPEC, EnvelopeModel(MODEL, Sgd(0.1), np.zeros(MODEL.value_count), SCALING), dataset()
+        )
 
     # ------------------------------------------------------------------ turning wheels
 

@@ -12,7 +12,7 @@ from omnilytics.daemon.model import ModelPart
 from omnilytics.daemon.node import Event, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.posting import post_parts
-from omnilytics.daemon.training.update import GradientFunction
+from omnilytics.daemon.protection.sides import StatisticFunction
 from omnilytics.peers.keys import BoxIdentity, seal
 from omnilytics.peers.market import RoundPhase, TaskSnapshot, TaskStatus
 from omnilytics.peers.masking import PairMask
@@ -46,7 +46,7 @@ class Stage:
     acted: int = 0
 
 
-def owner_gradient(plan: Plan, index: int) -> GradientFunction | None:
+def owner_statistic(plan: Plan, index: int) -> StatisticFunction | None:
     """The gradient of a poisoner."""
     role = plan.roles.get(index, ("", 0))[0]
     return POISONS[role.removeprefix("poison ")] if role.startswith("poison ") else None
@@ -169,10 +169,10 @@ def _misbehaving_owner(
                     self._post_late(event.snapshot)
             await super().handle(event)
 
-        def gradient_function(self) -> GradientFunction:
+        def statistic_function(self) -> StatisticFunction:
             if role.startswith("poison "):
                 act()
-            found: GradientFunction = super().gradient_function()
+            found: StatisticFunction = super().statistic_function()
             return found
 
         async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:

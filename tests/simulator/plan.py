@@ -132,7 +132,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     # A few tasks find too few owners, or a number that the group size does not divide.
     owners = capacity - (entropy.randint(1, capacity - 5) if entropy.random() < 0.12 else 0)
     spec = TaskSpec("softmax", entropy.randint(9, 40), tuple("abcde"[: entropy.randint(3, 5)]), 0.5, 6)
-    count = spec.model.value_count
+    count = spec.side.value_count
     bits = entropy.choice((8, 16, 16, 16, 32))
     magnitude = (2 ** (bits - 2) - 1) // group_size
     words = -(-count * bits // 256)
@@ -147,6 +147,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
         max_groups=groups,
         faulty_groups=faulty,
         strict_selection=entropy.random() < 0.2,
+        model_selection=spec.means.model_selection,
         lane_bits=bits,
         max_magnitude=magnitude,
         value_count=count,

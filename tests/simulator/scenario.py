@@ -25,16 +25,19 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, Part, Surroundings
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.protection.envelope import EnvelopeModel
+from omnilytics.daemon.protection.sides import honest_statistic
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.optimisers import Momentum
 from omnilytics.daemon.training.scaling import FeatureScaling
-from omnilytics.daemon.training.update import honest_gradient
 from omnilytics.peers.errors import OmniLyticsError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.keys import BoxIdentity
 from omnilytics.peers.market import MemberStatus, Outcome, RoundPhase, TaskState, TaskStatus, bits
-from tests.simulator.actors import Stage, model_class, owner_class, owner_gradient
+from tests.envelope_sides import model_of
+from tests.simulator.actors import Stage, model_class, owner_class, owner_statistic
 from tests.simulator.codec import interface
 from tests.simulator.disk import FaultyJournal
 from tests.simulator.evm import FIRST_BLOCKS, Evm
@@ -318,9 +321,15 @@ class World:
         return Dataset(features, labels.astype(np.int64), spec.classes)
 
     def _owner_part(self, person: Participant, node: Node) -> OwnerPart:
-        gradient = owner_gradient(self.plan, person.index) or honest_gradient
+        statistic = owner_statistic(self.plan, person.index) or honest_statistic
         batches = self.plan.entropy(f"batches {person.name} {person.lives}")
-        choices = OwnerChoices(self._dataset(person.name, 10), lambda number: batches.randbytes(32), gradient=gradient)
+        choices = OwnerChoices(
+            self._dataset(person.name, 10),
+            lambda number: batches.randbytes(32),
+            # A plan's batches are smaller than an owner would agree to.
+            policy=Policy(minimum_batch_rows=6, minimum_group_samples=18),
+            statistic=statistic,
+        )
         return owner_class(self, person)(node, None, choices)
 
     def _model_part(self, person: Participant, node: Node) -> ModelPart:
@@ -330,14 +339,10 @@ class World:
         async def offer(_chain: object) -> TaskOffer:
             return TaskOffer(plan.params, plan.spec)
 
-        choices = ModelChoices(
-            offer,
-            plan.spec,
-            Momentum(0.1, 0.5),
-            generator.normal(size=plan.params.value_count) * 0.01,
-            FeatureScaling.fit(test.features),
-            test,
-        )
+        weights = generator.normal(size=plan.params.value_count) * 0.01
+        scaling = FeatureScaling.fit(test.features)
+        side = EnvelopeModel(model_of(plan.spec.side), Momentum(0.1, 0.5), weights, scaling)
+        choices = ModelChoices(offer, plan.spec, side, test)
         return model_class(self, person)(node, choices)
 
     # ------------------------------------------------------------------ running

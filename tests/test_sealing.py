@@ -1,4 +1,4 @@
-"""The envelope: an owner opens the model that the chain names, or none."""
+"""Sealing: an owner opens the model that the chain names, or none."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnilytics.daemon.protection.envelope import open_model, seal_model
+from omnilytics.daemon.protection.sealing import open_model, seal_model
 from omnilytics.peers.errors import ModelMismatchError
 from omnilytics.peers.hashing import keccak, model_commitment
 from omnilytics.peers.market import RoundOpening
