@@ -67,11 +67,11 @@ class OwnerPart(OwnerRoundPlayer):
         self._done = False
         self._safe_mode = False
         self._told_short = False
-        self._market_log = MarketLog(node.log, node.me, every_group=False)
         self._offer: Offer
         # Rounds that are in the ledger; how often our group was paid, and had posted when that last grew.
         self._entered: set[int] = set()
         self._last_paid = (0, 0)
+        self._market_log = MarketLog(node.log, node.me, every_group=False)
 
     @property
     def finished(self) -> bool:
@@ -116,6 +116,7 @@ class OwnerPart(OwnerRoundPlayer):
         dataset, choices = self._choices.dataset, self._choices
         noise, delta = choices.privacy.noise_multiplier, choices.privacy.delta
         self._offer = Offer(task, model_owner, spec, params, dataset.row_count, noise, delta, choices.secret_batch)
+        self._check_rows(spec, params)
         # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
         if not node.journal.joins(task):
             consent(choices.policy, self._offer, Ledger.of(node.journal.exposures()))
@@ -131,7 +132,6 @@ class OwnerPart(OwnerRoundPlayer):
         if spec.means.model_selection != params.model_selection:
             who = "model owner" if params.model_selection else "contract"
             raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
-        self._check_rows(spec, params)
         if dataset.column_count != spec.feature_count:
             raise DataError(
                 f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",

@@ -84,13 +84,17 @@ _KINDS = ", ".join(POISONS)
     "--kill",
     multiple=True,
     metavar="WHO@WHEN[:ROUND]",
-    help="model@settle or owner@post; round 3 or the last. Several owner@post kill several owners.",
+    help="model@settle or owner@post; in round 3, or the last. Several owner@post kill several owners.",
 )
 @click.option(
     "--chaos", type=float, default=0.0, help="In every round kill this share of the owners and start them again."
 )
-@click.option("--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2.")
-@click.option("--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2.")
+@click.option(
+    "--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2, or the last."
+)
+@click.option(
+    "--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2, or the last."
+)
 @click.option("--verify", is_flag=True, help="Compare every decrypted sum with the owners' own quantised updates.")
 @click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|URL")
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")
@@ -153,7 +157,8 @@ def _options(
     protection: str,
     **rest: Any,
 ) -> TestbedOptions:
-    rounds = rounds if rounds is not None else TestbedOptions.rounds if protection == "secret-head" else 20
+    if rounds is None:
+        rounds = TestbedOptions.rounds if protection == "secret-head" else 20
     return TestbedOptions(
         poison=parse_poison(poison) if poison else None,
         poison_owners=parse_poison(poison_owners) if poison_owners else None,

@@ -255,6 +255,56 @@ def test_rows_of_one_class_only_are_refused_by_the_model_owner(home: Path, tmp_p
     refused(9, *model(home, path), says="one class only|two classes")
 
 
+def test_features_are_secret_heads_alone(home: Path, rows: Path) -> None:
+    for protection in (["--protection", "envelope"], ["--protection", "perturbed", "--model", "mlp:8"], []):
+        more = *protection, "--lane-bits", 32, "--features", 8
+        refused(2, *model(home, rows, NOWHERE, MARKET, *more), says="--features is for --protection secret-head")
+
+
+def test_features_and_a_trunk_of_ones_own_exclude_each_other(home: Path, rows: Path) -> None:
+    more = "--protection", "secret-head", "--features", 8, "--model", "mlp:8"
+    refused(2, *model(home, rows, NOWHERE, MARKET, *more), says="exclude each other under secret-head", cure="trunk")
+
+
+@pytest.mark.parametrize(
+    ("more", "says", "cure"),
+    [
+        (["--protection", "none"], "is not one of 'envelope', 'perturbed', 'secret-head'", ""),
+        (["--protection", "secret-head", "--features", "0"], "not in the range 1<=x<=4096", ""),
+        (["--protection", "secret-head", "--model", "mlp:0"], "mlp:0", ""),
+        (["--protection", "secret-head", "--lane-bits", "8"], "needs lanes of 16 bits", "--lane-bits 16"),
+        (["--protection", "perturbed", "--model", "mlp:8"], "needs lanes of 32 bits", "--lane-bits 32"),
+        (["--protection", "perturbed", "--lane-bits", "32"], "hidden ReLU layers", "mlp:32"),
+        (["--protection", "secret-head", "--batch-size", "0"], "batch size 0 is below 1", "--batch-size"),
+        (["--clip", "nan"], "a clip of nan is not above 0", "--clip"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_protections_that_cannot_be_are_code_two(home: Path, rows: Path, more: list[str], says: str, cure: str) -> None:
+    refused(2, *model(home, rows, NOWHERE, MARKET, *more), says=says, cure=cure)
+
+
+@pytest.mark.parametrize(
+    ("options", "architecture"),
+    [
+        ({}, "random:96"),
+        ({"features": 8}, "random:8"),
+        ({"architecture": "mlp:8,4"}, "trunk:8,4"),
+        ({"protection": "perturbed", "architecture": "mlp:8,4"}, "mlp:8,4"),
+        ({"protection": "envelope"}, "softmax"),
+    ],
+    ids=str,
+)
+def test_what_model_and_features_make_of_the_task(options: dict[str, Any], architecture: str) -> None:
+    from omnilytics.daemon.commands.model import run
+    from omnilytics.daemon.run import ModelOptions
+
+    params = run.make_context("run", ["--test", "rows.npz"]).params | {"protection": "secret-head"} | options
+    chosen = ModelOptions(**{name: params[name] for name in ModelOptions.__dataclass_fields__})
+    assert chosen.wishes().architecture == architecture
+    assert chosen.wishes().protection == params["protection"]
+
+
 def test_a_bad_market_address_is_code_two(home: Path, rows: Path) -> None:
     refused(2, *owner(home, rows, NOWHERE, "0x12"), says="'0x12' is not 0x and 40 hex digits", cure="--market")
     refused(2, "tasks", "--home", home, "--chain", NOWHERE, says="is not 0x and 40 hex digits")

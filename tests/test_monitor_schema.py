@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from dataclasses import fields
+from typing import Any
 
 from omnilytics.daemon.log import FIELDS, SCHEMA_VERSION
 from omnilytics.daemon.monitor import market, records
@@ -55,7 +56,7 @@ def test_every_field_is_documented_and_the_version_is_one() -> None:
 def test_every_alert_and_bound_is_documented() -> None:
     for code in HELP:
         assert f"`{code}`" in MONITOR, code
-    limits = {entry.name: getattr(Limits(), entry.name) for entry in fields(Limits)}
+    limits: dict[str, Any] = {entry.name: entry.default for entry in fields(Limits)}
     for text in (f"after {limits['stale_seconds']:.0f} s", f"for {limits['still_seconds']:.0f} s",
                  f"{limits['late_seconds']:.0f} s past its deadline", f"{limits['gas_factor']} times the usual",
                  f"for {limits['silent_seconds']:.0f} s without", f"{limits['skew_seconds']:.0f} s off",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,52 +19,7 @@ from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.commitment import root
 from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
 from tests.market_views import MODEL_OWNER, PARAMS, seated, snapshot, state
-
-
-@dataclass
-class Queue:
-    """A transaction queue that only remembers what it was asked for."""
-
-    sent: list[tuple[str, tuple[Any, ...], int]] = field(default_factory=list)
-    idle: bool = True
-
-    def wanted(self, key: str, block: int) -> bool:
-        return True
-
-    def submit(self, key: str, function: str, *arguments: Any, value: int = 0, **fields: Any) -> None:
-        self.sent.append((function, arguments, value))
-
-
-@dataclass
-class ChainStub:
-    due: int = 0
-    market: bytes = bytes(20)
-    paid: int = 0
-
-    async def paid_rounds(self, task: int) -> list[int]:
-        return [self.paid] * 3
-
-    async def withdrawable(self, account: bytes, tasks: list[int], block: int | None = None) -> int:
-        return self.due
-
-
-@dataclass
-class NodeStub:
-    """As much of a node as an owner's part uses outside a round."""
-
-    me: bytes
-    journal: Journal
-    transactions: Queue = field(default_factory=Queue)
-    chain: ChainStub = field(default_factory=ChainStub)
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    clock: Callable[[], float] = lambda: 0.0
-
-    def log(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
-        self.events.append((event, {"msg": msg, **fields}))
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self.events if name == event]
-
+from tests.part_stubs import NodeStub
 
 SPEC = TaskSpec("softmax", 19, ("a", "b"), 0.5, 16)
 DATA = Dataset(np.zeros((2, 1)), np.array([0, 1], dtype=np.int64), ("a", "b"))

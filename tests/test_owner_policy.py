@@ -27,7 +27,8 @@ from omnilytics.peers.errors import PolicyError
 from omnilytics.peers.market import RoundPhase, TaskParams, TaskSnapshot, TaskState, TaskStatus
 from omnilytics.peers.owner_round import OwnerRound
 from tests.market_views import MODEL_OWNER, PARAMS, seated, state
-from tests.test_owner import SPEC, ChainStub, NodeStub, Queue, shown, with_record
+from tests.part_stubs import ChainStub, NodeStub, Queue
+from tests.test_owner import SPEC, shown, with_record
 
 ME = seated(9)[0]
 NOISY = PrivacyOptions(noise_multiplier=8.0, clip_norm=1.0)
@@ -37,22 +38,22 @@ ROWS = Dataset(np.zeros((64, 19)), np.arange(64) % 2, ("a", "b"))
 class ChainOfTasks(ChainStub):
     """A market with some open tasks, by number: (model owner, parameters)."""
 
-    tasks: dict[int, tuple[bytes, TaskParams]]
+    offered: dict[int, tuple[bytes, TaskParams]]
 
     async def head(self) -> Any:
         return SimpleNamespace(number=1)
 
     async def task_count(self) -> int:
-        return len(self.tasks)
+        return len(self.offered)
 
-    async def state(self, task: int) -> TaskState:
+    async def state(self, task: int, block: int | None = None) -> TaskState:
         return state(status=TaskStatus.JOINING)
 
     async def created_task(self, task: int, until: int) -> tuple[bytes, bytes]:
-        return SPEC.encode(), self.tasks[task][0]
+        return SPEC.encode(), self.offered[task][0]
 
     async def params(self, task: int) -> TaskParams:
-        return self.tasks[task][1]
+        return self.offered[task][1]
 
 
 class Part(OwnerPart):
@@ -68,7 +69,7 @@ class Part(OwnerPart):
 def node(tmp_path: Path) -> Iterator[NodeStub]:
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         chain = ChainOfTasks()
-        chain.tasks = {number: (MODEL_OWNER, PARAMS) for number in (1, 2)}
+        chain.offered = {number: (MODEL_OWNER, PARAMS) for number in (1, 2)}
         yield NodeStub(ME.account, journal, chain=chain)
 
 
@@ -119,7 +120,7 @@ async def test_a_named_task_that_the_policy_refuses_ends_the_daemon_in_its_words
 
 
 async def test_an_unnamed_task_is_passed_over_and_the_next_one_taken(node: NodeStub) -> None:
-    cast(ChainOfTasks, node.chain).tasks[2] = (bytes([9]) * 20, PARAMS)
+    cast(ChainOfTasks, node.chain).offered[2] = (bytes([9]) * 20, PARAMS)
     part = await prepared(node, task=None, policy=Policy(model_owners=("0x" + MODEL_OWNER.hex(),)))
     assert part.task_id == 1
     (said,) = node.said("task.refused")

@@ -63,17 +63,21 @@ def run_now(coroutine: Coroutine[Any, Any, _T] | Awaitable[_T]) -> _T:
 class ListeningLog(Logger):
     """The product's log; its lines are looked at and thrown away."""
 
-    def __init__(self, role: str, peer: str) -> None:
-        super().__init__(None, role, peer)
+    def __init__(self, role: str, peer: str, clock: Callable[[], float]) -> None:
+        super().__init__(None, role, peer, clock=clock)
         self.reasons: Counter[str] = Counter()
         self.dropped = 0
+        # Dropped messages that the lines account for.
+        self.accounted = 0
         self._file = cast(Any, self)
 
     def write(self, line: str) -> int:
         """Takes the place of the file."""
         if len(line) > 4000 or "\n" in line[:-1]:
             raise Finding(f"a log line of {len(line)} characters, or more than one line")
-        json.loads(line)
+        said = json.loads(line)
+        if said["event"] == "message.dropped":
+            self.accounted += said.get("data", {}).get("count", 1)
         return len(line)
 
     def close(self) -> None:
@@ -247,7 +251,7 @@ class Attacked:
         self.person: Person = part_round.model_owner if seat is None else part_round.owners[seat]
         self.now = 0.0
         self.block = 100
-        self.log = ListeningLog("model" if seat is None else "owner", self.person.address.hex())
+        self.log = ListeningLog("model" if seat is None else "owner", self.person.address.hex(), lambda: self.now)
         self.journal = MemoryJournal(part_round)
         self.chain = StillChain(part_round)
         settings = Settings(Path("/nonexistent"), market="0x" + MARKET.hex())
