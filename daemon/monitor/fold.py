@@ -41,7 +41,9 @@ from omnilytics.daemon.monitor.records import (
 )
 
 # What belongs to a round; joining, revealing and collecting are of the task.
-ROUND_FUNCTIONS = frozenset({"publishPart", "openRound", "commit", "sitOut", "post", "settle", "poke", "expel"})
+ROUND_FUNCTIONS = frozenset(
+    {"publishPart", "openRound", "commit", "sitOut", "post", "settle", "selectGroups", "poke", "expel"}
+)
 # What a daemon says once when it begins, and once more with ".over" when it ends.
 _STANDING = ("chain.stalled", "clock.skew", "rpc.unconfirmed", "rpc.disagreement", "safe-mode")
 
