@@ -294,10 +294,7 @@ contract MarketGasTest is MarketBase {
         _start();
         bytes32[] memory pads = _padHashes();
         _measure(
-            "openRound 1, 120 pads",
-            MODEL_OWNER,
-            abi.encodeCall(market.openRound, (task, 1, "m", "k", "h", 1, pads, new bytes(1000))),
-            0
+            "openRound 1, 120 pads", MODEL_OWNER, abi.encodeCall(market.openRound, (task, 1, "m", "k", "h", 1, pads, new bytes(1000))), 0
         );
         ctx = market.getTask(task).ctx;
         _commitAll();
