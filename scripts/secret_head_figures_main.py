@@ -6,26 +6,29 @@ In one process: digits, owners' statistics quantised as on the chain, groups of 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from omnilytics.daemon.protection.feature_map import RandomFeatures
+from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, RandomFeatures, Trunk
 from omnilytics.daemon.protection.group_choice import hold_out_choice
 from omnilytics.daemon.protection.ridge import Moments, moment_count
-from omnilytics.daemon.protection.secret_head import SecretHeadModel, SecretHeadOwner
+from omnilytics.daemon.protection.secret_head import SecretHeadModel, SecretHeadOwner, least_group_rows
 from omnilytics.daemon.protection.sides import Learned
 from omnilytics.daemon.training.data import Dataset, dirichlet_split, load_digits, split_holdout
+from omnilytics.daemon.training.models import Architecture, Model
+from omnilytics.daemon.training.optimisers import Momentum
 from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.peers.quantise import dequantise, quantise
 
 Floats = NDArray[np.float64]
 
 GROUP_SIZE = 3
-WIDTHS = (64, 128, 256, 512)
+SHAPES = ("trunk:32", "trunk:64", "random:64", "random:128", "random:256", "random:512")
+MEMBER_WIDTHS = (32, 64, 128)
 ATTACKER_ROWS = 50
 VALIDATION_ROWS = 100
 SELECTIONS = ("all", "krum", "hold-out", "hold-out by accuracy")
@@ -145,9 +148,43 @@ def choose_by_accuracy(
     return hold_out_choice(before, moments, mapped, rows.labels, 2, False, model.regulariser, by_accuracy=True)
 
 
+def make_map(chain: Market, shape: str, seed: int) -> FeatureMap:
+    """Random features, or the hidden layers of a network that the model owner trained on its 100 rows (100 steps)."""
+    kind = MapShape.parse(shape)
+    if kind.kind == "random":
+        drawn = hashlib.sha256(f"map {seed}".encode()).digest()
+        return RandomFeatures(chain.scaling.column_count, kind.width, drawn)
+    rows = chain.validation
+    model = Model(Architecture(kind.widths), rows.column_count, len(rows.classes))
+    rng = np.random.default_rng(2000 + seed)
+    weights, optimiser = model.init(rng), Momentum(0.1)
+    state = optimiser.initial_state(model.value_count)
+    for _ in range(100):
+        blurred = rows.features + rng.normal(0.0, 0.3, rows.features.shape)
+        state, weights = optimiser.step(state, weights, model.gradient(weights, blurred, rows.labels))
+    return Trunk.fit(model, weights, rows)
+
+
+def members_told(seed: int, width: int, share: float) -> float:
+    """How often, of a row inside a group's sum of share * w rows and one outside, the sum's leverages tell which is in:
+    in percent, 50 is guessing. Below w rows the distance to the rows' span is asked instead. See least_group_rows.
+    """
+    data = load_digits()
+    feature_map = RandomFeatures(data.column_count, width, hashlib.sha256(f"map {seed}".encode()).digest())
+    order = np.random.default_rng(seed).permutation(data.row_count)
+    count = round(share * (width + 1))
+    mapped = feature_map.apply(FeatureScaling.fit(data.features[:200]).apply(data.features))[order]
+    inside, outside = mapped[:count], mapped[count : count + 300]
+    eigenvalues, vectors = np.linalg.eigh(inside.T @ inside)
+    held = eigenvalues > 1e-9 * eigenvalues[-1]
+    weights = 1.0 / np.maximum(eigenvalues, 1e-9 * eigenvalues[-1]) if held.all() else (~held).astype(np.float64)
+    levers = [((rows @ vectors) ** 2) @ weights for rows in (inside, outside)]
+    return float(100 * (levers[0][:, None] < levers[1][None, :]).mean())
+
+
 def accuracy(
     seed: int,
-    width: int,
+    shape: str,
     lane_bits: int,
     rows: int,
     poison: Poison | None = None,
@@ -158,8 +195,7 @@ def accuracy(
 ) -> float:
     """Accuracy in percent after all rounds, over 21 owners in 7 groups."""
     chain = market(seed, 21, skew)
-    map_seed = hashlib.sha256(f"map {seed}".encode()).digest()
-    feature_map = RandomFeatures(chain.scaling.column_count, width, map_seed)
+    feature_map = make_map(chain, shape, seed)
     classes = len(chain.test.classes)
     validation = chain.validation if selection == "hold-out" else None
     model = SecretHeadModel(feature_map, classes, chain.scaling, validation)
@@ -178,44 +214,63 @@ def accuracy(
     return 100 * model.accuracy(learned, chain.test)
 
 
-def attacker_accuracy(seed: int, width: int) -> float:
+def attacker_accuracy(seed: int, shape: str) -> float:
     """What an owner makes of the map and 50 rows of its own, in percent."""
     chain = market(seed, 21, 1000.0)
-    feature_map = RandomFeatures(chain.scaling.column_count, width, hashlib.sha256(f"map {seed}".encode()).digest())
+    feature_map = make_map(chain, shape, seed)
     rows = chain.validation.take(np.arange(ATTACKER_ROWS))
     head = Moments.of_rows(feature_map.apply(rows.features), rows.labels, len(rows.classes)).solve()
     return float(100 * ((feature_map.apply(chain.test.features) @ head).argmax(axis=1) == chain.test.labels).mean())
 
 
+def mean(figures: Iterable[float]) -> str:
+    """In percent, one digit."""
+    return f"{float(np.mean(list(figures))):.1f} %"
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seeds", type=int, default=6, show_default=True)
 @click.option("--rows", type=int, default=16, show_default=True, help="Rows of an owner's batch.")
-@click.option("--poisons/--no-poisons", default=True, show_default=True, help="Also compare the selections.")
-def main(seeds: int, rows: int, poisons: bool) -> None:
-    """Print tables, in Markdown, of the secret-head protection's accuracy on digits."""
-    click.echo("| features | values | exact | 16 bits | attacker with 50 rows |\n|---|---|---|---|---|")
-    for width in WIDTHS:
-        values = SecretHeadOwner(RandomFeatures(64, width, bytes(32)).shape, 64, 10).value_count
-        exact, narrow, attacker = (
-            float(np.mean(figures))
-            for figures in (
-                [accuracy(seed, width, 0, rows) for seed in range(seeds)],
-                [accuracy(seed, width, 16, rows) for seed in range(seeds)],
-                [attacker_accuracy(seed, width) for seed in range(seeds)],
-            )
-        )
-        click.echo(f"| {width} | {values:,} | {exact:.1f} % | {narrow:.1f} % | {attacker:.1f} % |")
-    if not poisons:
-        return
-    click.echo("\n| 2 of 7 groups poisoned, 128 features | skew | " + " | ".join(SELECTIONS) + " |")
+def main(seeds: int, rows: int) -> None:
+    """Print tables, in Markdown, of the secret-head protection's figures on digits."""
+    each = range(seeds)
+    click.echo("| map | values | rows a group must have | exact | 16 bits | attacker with 50 rows |")
+    click.echo("|---|---|---|---|---|---|")
+    for shape in SHAPES:
+        kind = MapShape.parse(shape)
+        cells = [
+            f"{SecretHeadOwner(kind, 64, 10).value_count:,}",
+            f"{least_group_rows(kind.width):,}",
+            mean(accuracy(seed, shape, 0, rows) for seed in each),
+            mean(accuracy(seed, shape, 16, rows) for seed in each),
+            mean(attacker_accuracy(seed, shape) for seed in each),
+        ]
+        click.echo(f"| {shape} | " + " | ".join(cells) + " |")
+
+    click.echo("\n| 2 of 7 groups poisoned, random:128 | skew | " + " | ".join(SELECTIONS) + " |")
     click.echo("|---|---|" + "---|" * len(SELECTIONS))
     for skew in (1000.0, 1.0):
         for words, poison in ({"nothing": None} | POISONS).items():
-            means = [
-                np.mean([accuracy(seed, 128, 16, rows, poison, 2, way, skew) for seed in range(seeds)])
+            cells = [
+                mean(accuracy(seed, "random:128", 16, rows, poison, 2, way, skew) for seed in each)
                 for way in SELECTIONS
             ]
-            click.echo(f"| {words} | {skew:g} | " + " | ".join(f"{mean:.1f} %" for mean in means) + " |")
+            click.echo(f"| {words} | {skew:g} | " + " | ".join(cells) + " |")
+
+    click.echo("\n| rows of a class below which it is left out, batches of all rows | skew 1000 | skew 1 |")
+    click.echo("|---|---|---|")
+    for least in (1, 2, 3, 5):
+        cells = [
+            mean(accuracy(seed, "random:128", 16, 1000, None, 0, "all", skew, least) for seed in each)
+            for skew in (1000.0, 1.0)
+        ]
+        click.echo(f"| {least} | " + " | ".join(cells) + " |")
+
+    click.echo("\n| rows of a group over w | " + " | ".join(f"random:{width}" for width in MEMBER_WIDTHS) + " |")
+    click.echo("|---|" + "---|" * len(MEMBER_WIDTHS))
+    for share in (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0):
+        cells = [mean(members_told(seed, width, share) for seed in each) for width in MEMBER_WIDTHS]
+        click.echo(f"| {share:g} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from omnilytics.daemon.protection.feature_map import (
+    BIAS_LIMIT,
+    BIAS_SPREAD,
     MAX_TRUNK_WEIGHT,
     MAX_WIDTH,
     MapShape,
     RandomFeatures,
     Trunk,
+    _random_layer,
     decode_map,
 )
 from omnilytics.daemon.training.data import Dataset
@@ -43,7 +46,7 @@ def test_the_map_of_a_seed_never_changes() -> None:
     """Written down once: another version that gave another map could not play in a task that runs."""
     mapped = RandomFeatures(2, 3, SEED).apply(np.array([[1.0, -1.0], [0.5, 2.0]]))
     assert mapped == pytest.approx(
-        np.array([[0.0, 0.0, 0.11654520131285843, 1.0], [0.0, 0.28851173916134226, 0.0, 1.0]]), abs=1e-12
+        np.array([[0.0, 0.13039785729428724, 0.4580042114979044, 1.0], [0.0, 0.0, 0.0, 1.0]]), abs=1e-12
     )
 
 
@@ -60,15 +63,18 @@ def test_values_are_in_zero_to_one_with_a_constant(map_: RandomFeatures | Trunk)
     assert (usual == 1.0).mean() < 0.05
 
 
-def test_the_normals_are_normal() -> None:
-    """Mean, variance and tail of the matrix behind a map: rows of the identity show it."""
-    width, inputs = 500, 40
-    layer = RandomFeatures(inputs, width, SEED)
-    eye = layer.apply(np.vstack([np.eye(inputs), np.zeros(inputs)]))[:, :-1]
-    positive = (eye > 0.0).mean()
-    assert positive == pytest.approx(0.5, abs=0.02)
-    # E relu(z)^2 = variance / 2; variance 1 / inputs + BIAS_SPREAD^2, over the cut's square.
-    assert (eye[:-1] ** 2).mean() == pytest.approx((1 / inputs + 0.25) / 2 / 9, rel=0.1)
+def test_random_columns_are_orthonormal_and_biases_bounded() -> None:
+    matrix, biases = _random_layer(40, 500, SEED)
+    for start in range(0, 500, 40):
+        block = matrix[:, start : start + 40]
+        assert block.T @ block == pytest.approx(np.eye(block.shape[1]), abs=1e-12)
+    assert np.abs(biases).max() == BIAS_SPREAD * BIAS_LIMIT
+    # Normal values cut at 2 of 1: their mean and variance.
+    assert biases.mean() == pytest.approx(0.0, abs=0.06)
+    assert biases.std() == pytest.approx(0.96 * BIAS_SPREAD, rel=0.06)
+    # The columns point anywhere: signs even, no two blocks alike.
+    assert (matrix > 0.0).mean() == pytest.approx(0.5, abs=0.02)
+    assert np.abs(matrix[:, :40].T @ matrix[:, 40:80]).max() < 0.8
 
 
 def test_a_trunk_is_the_networks_hidden_part_up_to_scale() -> None:

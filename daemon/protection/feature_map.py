@@ -16,7 +16,6 @@ machines: by about 1e-15, a hundred-billionth of a step.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
@@ -33,13 +32,15 @@ Floats = NDArray[np.float64]
 SEED_BYTES = 32
 MIN_WIDTH, MAX_WIDTH = 2, 1024
 #: Values of a random map's matrix: a task cannot make an owner compute more, whatever it says.
-MAX_MATRIX_VALUES = 1 << 24
+MAX_MATRIX_VALUES = 1 << 22
 #: Largest magnitude of a trunk's weight: nine layers of the widest kind stay far from float64's range.
 MAX_TRUNK_WEIGHT = 2.0**20
 
-#: Standard deviation of a random unit's bias, and the value before the ReLU that the cut maps to 1, where scaled
-#: features give units of standard deviation about 1. Chosen on digits: half and twice either cost up to 0.5 points.
+#: Standard deviation of a random unit's bias, and how many of them it is at most. Without the limit a model owner could
+#: try seeds until some unit is lit by hardly any row, and read such a row off its unit's sums.
 BIAS_SPREAD = 0.5
+BIAS_LIMIT = 2.0
+#: The value before the ReLU that the cut maps to 1, where scaled features give units of standard deviation about 1.
 RANDOM_CUT = 3.0
 
 
@@ -113,9 +114,12 @@ class FeatureMap(Protocol):
 class RandomFeatures:
     """phi(x) = (min(relu(x A + b) / cut, 1), 1), A and b random by a seed of 32 bytes.
 
-    A is [inputs, width] of normal values of variance 1 / inputs, row by row; b is [width], of standard deviation
-    BIAS_SPREAD. The normals are the Box-Muller transform of numbers with 53 bits from SHAKE-256 of the seed. Raises
-    ParameterError for a seed of another length or sizes out of bounds.
+    A is [inputs, width]: blocks of `inputs` columns (the last of fewer), each the orthonormal part of a matrix of
+    normal values (QR decomposition with a positive diagonal; Yu et al., Orthogonal Random Features, NIPS 2016: better
+    than independent columns where they are few). b is [width], normal of standard deviation BIAS_SPREAD, cut at
+    BIAS_LIMIT of them. The normals are the Box-Muller transform of numbers with 53 bits from SHAKE-256 of the seed;
+    those of A come first, block by block, row by row. Raises ParameterError for a seed of another length or sizes out
+    of bounds.
     """
 
     inputs: int
@@ -231,8 +235,15 @@ def _units(values: Floats) -> Floats:
 @lru_cache(maxsize=4)
 def _random_layer(inputs: int, width: int, seed: bytes) -> tuple[Floats, Floats]:
     normals = _normals(seed, (inputs + 1) * width)
-    matrix = normals[: inputs * width].reshape(inputs, width) / math.sqrt(inputs)
-    return matrix, BIAS_SPREAD * normals[inputs * width :]
+    blocks = []
+    for start in range(0, width, inputs):
+        columns = min(inputs, width - start)
+        square = normals[start * inputs : (start + columns) * inputs].reshape(inputs, columns)
+        orthonormal, upper = np.linalg.qr(square)
+        # With this sign the decomposition is unique: libraries differ in theirs.
+        blocks.append(orthonormal * np.where(np.diag(upper) < 0.0, -1.0, 1.0))
+    biases = BIAS_SPREAD * np.clip(normals[inputs * width :], -BIAS_LIMIT, BIAS_LIMIT)
+    return np.hstack(blocks), biases
 
 
 def _normals(seed: bytes, count: int) -> Floats:
