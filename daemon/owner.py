@@ -123,7 +123,7 @@ class OwnerPart(OwnerRoundPlayer):
         if spec.means.fresh_rows and rows < spec.batch_size * params.rounds:
             raise DataError(
                 f"dataset has {rows} rows, the task needs {spec.batch_size * params.rounds}: {params.rounds} rounds of "
-                f"{spec.batch_size}, each row used once",
+                f"at least {spec.batch_size}, each row used once",
                 help="bring more rows, or join another task",
             )
         together = spec.batch_size * params.group_size

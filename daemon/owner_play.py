@@ -271,7 +271,7 @@ class OwnerRoundPlayer:
                     "not training"
                 )
             if spec.means.fresh_rows:
-                rows = fresh_batch(self._dataset.row_count, spec.batch_size, opening.round, order_entropy)
+                rows = fresh_batch(self._dataset.row_count, params.rounds, opening.round, order_entropy)
             else:
                 rows = choose_batch(self._dataset.row_count, spec.batch_size, batch_entropy)
             return compute_update(

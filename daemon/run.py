@@ -20,7 +20,11 @@ from omnilytics.daemon.protection.sides import StatisticFunction, honest_statist
 from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
+from omnilytics.daemon.training.models import Architecture
 from omnilytics.peers.errors import ConfigurationError, DataError
+
+# A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
+DEFAULT_FEATURES = 96
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,6 @@ class ModelOptions:
     architecture: str
     protection: str
     features: int | None
-    trunk: Path | None
     rounds: int
     groups: int
     group_size: int
@@ -70,12 +73,19 @@ class ModelOptions:
     def wishes(self) -> Wishes:
         """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
         architecture = self.architecture
-        if self.features is not None:
-            if self.protection != "secret-head":
+        if self.protection == "secret-head":
+            hidden = Architecture.parse(architecture).hidden
+            if self.features is not None and hidden:
                 raise ConfigurationError(
-                    "--features is for --protection secret-head", help="leave it out, or name that protection"
+                    "--features and --model exclude each other under secret-head",
+                    help="--features for random features, --model mlp:WIDTH,.. for a trunk of your own",
                 )
-            architecture = f"features:{self.features}"
+            trunk = "trunk:" + ",".join(str(width) for width in hidden)
+            architecture = trunk if hidden else f"random:{self.features or DEFAULT_FEATURES}"
+        elif self.features is not None:
+            raise ConfigurationError(
+                "--features is for --protection secret-head", help="leave it out, or name that protection"
+            )
         return Wishes(
             architecture,
             self.protection,
@@ -85,7 +95,6 @@ class ModelOptions:
             self.optimiser,
             self.clip,
             self.seed,
-            self.trunk,
         )
 
 

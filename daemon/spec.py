@@ -18,7 +18,8 @@ MAX_SPEC_BYTES = 20_000
 class TaskSpec:
     """What an owner computes on (architecture, features, classes), what it does in a round, and under which protection.
 
-    clip is the largest magnitude of a statistic's value (clipped, not refused); batch_size is in rows.
+    clip is the largest magnitude of a statistic's value (clipped, not refused); batch_size is the rows of an owner's
+    batch; where each row is used once, the least, and all rows are used up evenly over the rounds.
     """
 
     architecture: str

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+import hashlib
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from omnilytics.daemon.protection.catalogue import protection_named
 from omnilytics.daemon.protection.envelope import EnvelopeModel
+from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, RandomFeatures, Trunk
+from omnilytics.daemon.protection.perturbation import check_model
+from omnilytics.daemon.protection.perturbed import PerturbedModel
+from omnilytics.daemon.protection.secret_head import SecretHeadModel
 from omnilytics.daemon.protection.sides import ModelSide
 from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.training import squared_error
 from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
 from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, split_holdout
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
+from omnilytics.daemon.training.payload import as_published
 from omnilytics.daemon.training.scaling import FeatureScaling
+from omnilytics.peers.errors import ParameterError
 
 # Of the model owner's rows, the share that selects groups where the model owner does; the rest measures accuracy.
 VALIDATION_FRACTION = 0.5
+# Full-batch steps of a trunk on the model owner's rows.
+TRUNK_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,6 @@ class Wishes:
     optimiser: str | None
     clip: float | None
     seed: int
-    trunk: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,33 +65,59 @@ def design_task(wishes: Wishes, own: Dataset) -> TaskDesign:
     """
     own.check_trainable()
     means = protection_named(wishes.protection)
+    if wishes.lane_bits < means.least_lane_bits:
+        raise ParameterError(
+            f"protection {means.name} needs lanes of {means.least_lane_bits} bits or more, not {wishes.lane_bits}",
+            help=f"--lane-bits {means.least_lane_bits}",
+        )
     scaling = FeatureScaling.fit(own.features)
     scaled = Dataset(scaling.apply(own.features), own.labels, own.classes)
-    generator = np.random.default_rng(wishes.seed)
     test, validation = scaled, scaled
     if means.model_selection:
         # Rows that select groups would flatter the accuracy if they measured it too.
         test, validation = split_holdout(scaled, VALIDATION_FRACTION, np.random.default_rng(wishes.seed))
-    side = _model_side(wishes, own, scaling, validation)
     # The description is complete but for the clip, which is measured with it.
     batch_size = wishes.batch_size or DEFAULT_BATCH_SIZE
     draft = TaskSpec(wishes.architecture, own.column_count, own.classes, 1.0, batch_size, wishes.protection)
-    if wishes.batch_size is None and means.fresh_rows:
-        batch_size = -(-draft.least_group_rows // wishes.group_size)
-    clip = wishes.clip
+    if wishes.batch_size is None:
+        batch_size = max(0 if means.fresh_rows else batch_size, -(-draft.least_group_rows // wishes.group_size))
+    side = _model_side(wishes, scaling, validation)
+    clip = wishes.clip if means.clip is None else means.clip
     if clip is None:
         published = draft.side.read(side.publish(side.begin(), 1, bytes(32)), 1)
+        generator = np.random.default_rng(wishes.seed)
         clip = suggest_clip(draft.side, published, scaled, batch_size, generator, lane_bits=wishes.lane_bits)
-    spec = TaskSpec(wishes.architecture, own.column_count, own.classes, clip, batch_size, wishes.protection)
-    return TaskDesign(spec, side, scaling, test)
+    return TaskDesign(replace(draft, clip=clip, batch_size=batch_size), side, scaling, test)
 
 
-def _model_side(wishes: Wishes, own: Dataset, scaling: FeatureScaling, validation: Dataset) -> ModelSide:
-    model = Model(Architecture.parse(wishes.architecture), own.column_count, len(own.classes))
-    optimiser = parse_optimiser(wishes.optimiser) if wishes.optimiser else default_optimiser(model.architecture)
-    return EnvelopeModel(model, optimiser, initial_weights(model, wishes.seed), scaling)
+def _model_side(wishes: Wishes, scaling: FeatureScaling, validation: Dataset) -> ModelSide:
+    columns, classes = validation.column_count, len(validation.classes)
+    generator = np.random.default_rng(wishes.seed)
+    if wishes.protection == "secret-head":
+        feature_map = _feature_map(MapShape.parse(wishes.architecture), wishes, validation)
+        return SecretHeadModel(feature_map, classes, scaling, validation)
+    model = Model(Architecture.parse(wishes.architecture), columns, classes)
+    optimiser = parse_optimiser(wishes.optimiser) if wishes.optimiser else None
+    if wishes.protection == "perturbed":
+        check_model(model)
+        weights = squared_error.first_weights(model, generator)
+        return PerturbedModel(model, weights, optimiser or squared_error.default_optimiser(), scaling, validation)
+    return EnvelopeModel(model, optimiser or default_optimiser(model.architecture), model.init(generator), scaling)
 
 
-def initial_weights(model: Model, seed: int) -> NDArray[np.float64]:
-    """The first weights, float64[d]."""
-    return model.init(np.random.default_rng(seed))
+def _feature_map(shape: MapShape, wishes: Wishes, own: Dataset) -> FeatureMap:
+    """Random features of the seed, or the hidden layers of a network trained on the model owner's rows alone."""
+    if shape.kind == "random":
+        return RandomFeatures(own.column_count, shape.width, hashlib.sha256(f"map {wishes.seed}".encode()).digest())
+    model = Model(Architecture(shape.widths), own.column_count, len(own.classes))
+    side = EnvelopeModel(
+        model,
+        default_optimiser(model.architecture),
+        model.init(np.random.default_rng(wishes.seed)),
+        FeatureScaling.fit(own.features),
+    )
+    learned = side.begin()
+    for _ in range(TRUNK_STEPS):
+        at = as_published(learned.weights)
+        learned = side.learn(learned, b"", model.gradient(at, own.features, own.labels))
+    return Trunk.fit(model, learned.weights, own)

@@ -38,7 +38,20 @@ _KINDS = ", ".join(POISONS)
     show_default=True,
     help="Poisoned groups that Multi-Krum tolerates.",
 )
-@click.option("--rounds", type=int, default=TestbedOptions.rounds, show_default=True)
+@click.option("--rounds", type=int, help="Default: 1 under secret-head, where all rows go into it, otherwise 20.")
+@click.option(
+    "--protection",
+    type=click.Choice(["secret-head", "perturbed", "envelope"]),
+    default=TestbedOptions.protection,
+    show_default=True,
+    help="What the model is hidden from, and how: docs/security.md.",
+)
+@click.option(
+    "--features",
+    type=click.IntRange(1, 4096),
+    metavar="WIDTH",
+    help="secret-head: random features (default: as many as the owners' rows can hide behind).",
+)
 @click.option(
     "--model", default=TestbedOptions.model, show_default=True, help="softmax, or mlp:64,32 with other widths too."
 )
@@ -60,9 +73,7 @@ _KINDS = ", ".join(POISONS)
 )
 @click.option("--batch-size", type=int, help="Rows of an owner's batch.")
 @click.option("--optimiser", help="As momentum:RATE,DECAY or sgd:RATE.")
-@click.option(
-    "--lane-bits", type=click.Choice(["8", "16", "32"]), default=str(TestbedOptions.lane_bits), show_default=True
-)
+@click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), help="Default: 32 under perturbed, otherwise 16.")
 @click.option("--strict", is_flag=True, help="Select G - f - 2 groups instead of G - f.")
 @click.option(
     "--rate", type=int, default=TestbedOptions.rate, show_default=True, metavar="WEI", help="For an owner and round."
@@ -105,7 +116,8 @@ def main(runs: Path, as_json: bool, **chosen: Any) -> None:
     """Run a market of data owners on this machine and show what happened.
 
     \b
-    scripts/testbed                               18 owners, 20 rounds, digits
+    scripts/testbed                               18 owners, one round, digits; nobody but the model owner sees a model
+    scripts/testbed --protection envelope         20 rounds on a model that owners see; the contract selects
     scripts/testbed --poison noise:1              one whole group posts noise
     scripts/testbed --kill model@settle           the model owner vanishes; owners are paid all the same
     scripts/testbed --owners 30 --group-size 5 --model mlp:64,32
@@ -130,15 +142,19 @@ def _options(
     poison: str | None,
     poison_owners: str | None,
     kill: tuple[str, ...],
-    lane_bits: str,
+    lane_bits: str | None,
     phase_seconds: int | None,
+    rounds: int | None,
+    protection: str,
     **rest: Any,
 ) -> TestbedOptions:
     return TestbedOptions(
         poison=parse_poison(poison) if poison else None,
         poison_owners=parse_poison(poison_owners) if poison_owners else None,
         kills=tuple(parse_kill(text) for text in kill),
-        lane_bits=int(lane_bits),
+        lane_bits=int(lane_bits or (32 if protection == "perturbed" else TestbedOptions.lane_bits)),
+        rounds=rounds if rounds is not None else TestbedOptions.rounds if protection == "secret-head" else 20,
+        protection=protection,
         phase_seconds=phase_seconds or (30 if kill else 60),
         **rest,
     )

@@ -24,7 +24,13 @@ def model() -> None:
     help="Own labelled rows: .npz or .csv.",
 )
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
-@click.option("--model", "architecture", default="softmax", show_default=True, help="softmax or mlp:WIDTH,WIDTH.")
+@click.option(
+    "--model",
+    "architecture",
+    default="softmax",
+    show_default=True,
+    help="softmax or mlp:WIDTH,WIDTH; under secret-head a trunk of one's own.",
+)
 @click.option(
     "--protection",
     type=click.Choice(["envelope", "perturbed", "secret-head"]),
@@ -32,10 +38,7 @@ def model() -> None:
     show_default=True,
     help="What the model is hidden from, and how.",
 )
-@click.option("--features", type=click.IntRange(1, 4096), metavar="WIDTH", help="secret-head: random features.")
-@click.option(
-    "--trunk", type=click.Path(path_type=Path, dir_okay=False), help="secret-head: own hidden layers, an .npz file."
-)
+@click.option("--features", type=click.IntRange(1, 4096), metavar="WIDTH", help="secret-head: random features (96).")
 @click.option("--rounds", type=int, default=20, show_default=True)
 @click.option("--groups", type=int, default=6, show_default=True, help="Groups at most.")
 @click.option("--group-size", type=int, default=3, show_default=True, help="Owners in a group.")

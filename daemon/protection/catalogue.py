@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from omnilytics.daemon.protection import envelope
+from omnilytics.daemon.protection import envelope, perturbed, secret_head
 from omnilytics.daemon.protection.envelope import EnvelopeOwner
+from omnilytics.daemon.protection.feature_map import MapShape
+from omnilytics.daemon.protection.perturbed import PerturbedOwner
+from omnilytics.daemon.protection.secret_head import SecretHeadOwner
 from omnilytics.daemon.protection.sides import OwnerSide
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.peers.errors import ParameterError
@@ -21,8 +24,9 @@ class Protection:
 
     promise: one line for owners. model_selection: the model owner selects, and each group has pads of its own.
     fresh_rows: every row is used in one round only. same_model_once: owners refuse the same published values twice.
-    owner_side: of (architecture, feature count, class count), raising ParameterError for what it cannot be.
-    least_group_rows: of the same; fewer rows in a group's sum would give single rows away.
+    clip: of every task, None where the model owner chooses it. least_lane_bits: lanes narrower than these are useless.
+    Both of the following take (architecture, feature count, class count) and raise ParameterError for what cannot be.
+    owner_side: what owners compute. least_group_rows: fewer rows in a group's sum would give single rows away.
     """
 
     name: str
@@ -30,12 +34,26 @@ class Protection:
     model_selection: bool
     fresh_rows: bool
     same_model_once: bool
+    clip: float | None
+    least_lane_bits: int
     owner_side: Callable[[str, int, int], OwnerSide]
     least_group_rows: Callable[[str, int, int], int]
 
 
-def _envelope_owner(architecture: str, feature_count: int, class_count: int) -> OwnerSide:
-    return EnvelopeOwner(Model(Architecture.parse(architecture), feature_count, class_count))
+def _model(architecture: str, feature_count: int, class_count: int) -> Model:
+    return Model(Architecture.parse(architecture), feature_count, class_count)
+
+
+def _secret_head_owner(architecture: str, feature_count: int, class_count: int) -> OwnerSide:
+    shape = MapShape.parse(architecture)
+    if feature_count < 1:
+        raise ParameterError(f"a feature map needs at least 1 feature, not {feature_count}")
+    least = secret_head.least_class_rows(feature_count, shape.width)
+    return SecretHeadOwner(shape, feature_count, class_count, least)
+
+
+def _secret_head_rows(architecture: str, feature_count: int, class_count: int) -> int:
+    return secret_head.least_group_rows(feature_count, MapShape.parse(architecture).width, class_count)
 
 
 PROTECTIONS = {
@@ -47,8 +65,32 @@ PROTECTIONS = {
             model_selection=False,
             fresh_rows=False,
             same_model_once=True,
-            owner_side=_envelope_owner,
-            least_group_rows=lambda architecture, feature_count, class_count: 1,
+            clip=None,
+            least_lane_bits=8,
+            owner_side=lambda *shape: EnvelopeOwner(_model(*shape)),
+            least_group_rows=lambda *shape: 1,
+        ),
+        Protection(
+            "perturbed",
+            PerturbedOwner.promise,
+            model_selection=True,
+            fresh_rows=PerturbedOwner.fresh_rows,
+            same_model_once=True,
+            clip=PerturbedOwner.clip,
+            least_lane_bits=PerturbedOwner.least_lane_bits,
+            owner_side=lambda *shape: PerturbedOwner(_model(*shape)),
+            least_group_rows=lambda *shape: perturbed.least_group_rows(_model(*shape)),
+        ),
+        Protection(
+            "secret-head",
+            SecretHeadOwner.promise,
+            model_selection=True,
+            fresh_rows=SecretHeadOwner.fresh_rows,
+            same_model_once=False,
+            clip=SecretHeadOwner.clip,
+            least_lane_bits=SecretHeadOwner.least_lane_bits,
+            owner_side=_secret_head_owner,
+            least_group_rows=_secret_head_rows,
         ),
     )
 }

@@ -43,22 +43,28 @@ _MEMORY_MAGIC = b"OLSM"
 _KEYS = {"feature_count", "map", "round"}
 
 #: See least_group_rows.
-GROUP_ROWS_PER_VALUE = 4
+GROUP_ROWS_PER_VALUE = 2
+NUMBERS_IN_PER_NUMBER_OUT = 2.5
 
 
-def least_group_rows(width: int) -> int:
-    """Rows that a group's sum must hold in a round at the least: four times w = width + 1.
+def least_group_rows(inputs: int, width: int, class_count: int) -> int:
+    """Rows that a group's sum must hold in a round at the least: the larger of 2 w and 2.5 d / inputs.
 
-    The argument is one of rank. Whoever holds a group's mean of phi phi^T over N rows (the model owner) can ask of any
-    row x that it can think of whether it is among them, by its leverage h = phi(x)^T (sum phi phi^T)^-1 phi(x). With
-    N < w the sum has rank N and the answer is certain: phi(x) lies in its span or does not. N = w is no better,
-    although the rank is full then: h is exactly 1 for all that are in, and for nobody else. Beyond that h averages
-    w / N for rows that are in, and about w / (N - w) for others, which run into each other as N / w grows. On digits
-    a test by h tells members from others right in 100 % of pairs at N = w, 92 % at 2 w, 78 % at 3 w and 69 % at 4 w
-    (50 % is guessing), with or without quantisation. Nothing makes it exactly 50 %: a mean always says something of
-    what it is a mean of.
+    Two attacks bound it, both by whoever holds a group's mean of phi phi^T over N rows: the model owner.
+
+    Recovery. All rows are sought at once, so that their moments come out as posted: d numbers known, N * inputs
+    sought. On digits rows come out better than the attacker's own rows of the same classes match them as soon as
+    d / (N * inputs) is above about 0.4, at any width tried (scripts/attack privacy), even where N is above w.
+
+    Membership. Of a row x that it can think of, the attacker asks whether it is in the sum, by its leverage
+    h = phi(x)^T (sum phi phi^T)^-1 phi(x). With N <= w the answer is certain: with N < w phi(x) lies in the sum's span
+    or does not; with N = w h is 1 for all that are in, and for nobody else. Beyond, h averages w / N for rows that are
+    in, and about w / (N - w) for others, which run into each other as N / w grows. On digits a test by h tells
+    members from others right in 100 % of pairs at N = w, 92 % at 2 w, 78 % at 3 w and 69 % at 4 w (50 % is guessing).
+    Nothing makes it exactly 50 %: a mean always says something of what it is a mean of.
     """
-    return GROUP_ROWS_PER_VALUE * (width + 1)
+    recovery = math.ceil(NUMBERS_IN_PER_NUMBER_OUT * moment_count(width, class_count) / inputs)
+    return max(GROUP_ROWS_PER_VALUE * (width + 1), recovery)
 
 
 def least_class_rows(inputs: int, width: int) -> int:

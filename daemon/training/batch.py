@@ -21,17 +21,19 @@ def generator_from_entropy(entropy: bytes, domain: str) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
-def fresh_batch(rows: int, batch_size: int, round_number: int, order_entropy: bytes) -> NDArray[np.int64]:
-    """The round's batch where every row is used in one round only: rows (r - 1) * batch_size .. of a fair shuffle.
+def fresh_batch(rows: int, rounds: int, round_number: int, order_entropy: bytes) -> NDArray[np.int64]:
+    """The round's batch where every row is used in one round only: the r-th of `rounds` equal parts of a fair shuffle.
 
     `order_entropy` is fixed for the task, so rounds r = 1, 2, .. never share a row, whatever happens between them.
-    int64, ascending. Raises ParameterError where the rows do not reach for this round.
+    rows // rounds indices, int64, ascending. Raises ParameterError where there are fewer rows than rounds, and for a
+    round that is none of them.
     """
-    needed = batch_size * round_number
-    if batch_size < 1 or round_number < 1 or needed > rows:
-        raise ParameterError(f"dataset has {rows} rows; round {round_number} needs {needed}, each row used once")
+    size = rows // rounds if rounds > 0 else 0
+    if size < 1 or not 1 <= round_number <= rounds:
+        raise ParameterError(f"dataset has {rows} rows; none is left for round {round_number} of {rounds}")
     words = generator_from_entropy(order_entropy, "order").bit_generator.random_raw(rows)
-    return np.sort(np.argsort(words, kind="stable")[needed - batch_size : needed]).astype(np.int64)
+    order = np.argsort(words, kind="stable")
+    return np.sort(order[(round_number - 1) * size : round_number * size]).astype(np.int64)
 
 
 def choose_batch(rows: int, batch_size: int, entropy: bytes) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from omnilytics.daemon.protection.sides import (
 )
 from omnilytics.daemon.training.batch import generator_from_entropy
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.errors import OmniLyticsError, VectorError
 
 
@@ -75,7 +76,7 @@ def train_plain(
             means.append(np.mean(statistics, axis=0))
         if means:
             learned = model_side.learn(learned, secret, np.mean(means, axis=0))
-        if not np.isfinite(learned.weights).all():
+        if not np.isfinite(as_published(learned.weights)).all():
             raise VectorError(f"the reference run diverges in its round {number + 1}: a weight is not finite")
         accuracies.append(model_side.accuracy(learned, test))
     return PlainRun(tuple(accuracies), learned)

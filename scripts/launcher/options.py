@@ -30,7 +30,11 @@ class TestbedOptions:
     owners: int = 18
     group_size: int = 3
     faulty: int = 1
-    rounds: int = 20
+    # One round of all rows: more rounds of fewer rows would say more of each row, and are worth nothing to ridge.
+    rounds: int = 1
+    protection: str = "secret-head"
+    # secret-head: None is the widest that the owners' rows can hide behind.
+    features: int | None = None
     model: str = "softmax"
     # None: scikit-learn's digits.
     data: Path | None = None

@@ -12,6 +12,9 @@ import numpy as np
 
 from omnilytics.daemon.keystore import create_keys
 from omnilytics.daemon.log import show
+from omnilytics.daemon.protection.catalogue import protection_named
+from omnilytics.daemon.protection.secret_head import least_group_rows
+from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
 from omnilytics.daemon.training.data import (
     Dataset,
     dirichlet_split,
@@ -20,9 +23,13 @@ from omnilytics.daemon.training.data import (
     split_holdout,
     write_npz,
 )
+from omnilytics.daemon.training.models import Architecture
+from omnilytics.peers.errors import ConfigurationError
 from scripts.launcher.options import TestbedOptions
 
 HOLDOUT_FRACTION = 0.2
+# Random features are chosen in steps, up to where a settled choice is needed.
+STEP, MAX_FEATURES = 8, 1024
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,7 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
     arguments = [
         f"--test={test}",
         f"--model={options.model}",
+        f"--protection={options.protection}",
         f"--rounds={options.rounds}",
         f"--groups={options.groups}",
         f"--group-size={options.group_size}",
@@ -84,6 +92,8 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
         f"--open-seconds={15 if silent_model else options.phase_seconds}",
         f"--seed={options.seed}",
     ]
+    if options.features is not None:
+        arguments.append(f"--features={options.features}")
     if options.strict:
         arguments.append("--strict")
     if options.batch_size is not None:
@@ -93,9 +103,39 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
     return arguments
 
 
-def write_participants(options: TestbedOptions, folder: Path) -> Cast:
+def fill_in(options: TestbedOptions, owner_data: list[Dataset]) -> TestbedOptions:
+    """Chooses what the options leave open, from the data.
+
+    Raises ConfigurationError where the owners have too few rows for what they ask for.
+    """
+    if options.protection != "secret-head":
+        return options
+    per_round = min(data.row_count for data in owner_data) // options.rounds
+    if per_round < 1:
+        raise ConfigurationError(
+            f"some owner has fewer rows than {options.rounds} rounds, and each row is used once", help="fewer --rounds"
+        )
+    features, columns, classes = options.features, owner_data[0].column_count, len(owner_data[0].classes)
+    if features is None and options.model == "softmax":
+        rows = per_round * options.group_size
+        fitting = [w for w in range(STEP, MAX_FEATURES, STEP) if least_group_rows(columns, w, classes) <= rows]
+        features = max(fitting, default=STEP)
+    return replace(options, features=features, batch_size=options.batch_size or per_round)
+
+
+def thin_sums(options: TestbedOptions, owner_data: list[Dataset]) -> int:
+    """Rows that a group's sum lacks to hide single rows; 0 where it lacks none."""
+    architecture, columns, classes = options.model, owner_data[0].column_count, len(owner_data[0].classes)
+    if options.protection == "secret-head":
+        hidden = Architecture.parse(options.model).hidden
+        architecture = f"random:{options.features}" if not hidden else f"trunk:{','.join(map(str, hidden))}"
+    needed = protection_named(options.protection).least_group_rows(architecture, columns, classes)
+    return max(0, needed - options.group_size * (options.batch_size or DEFAULT_BATCH_SIZE))
+
+
+def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[Dataset], Dataset]) -> Cast:
     """Makes all folders, throw-away keys and data files of a run."""
-    owner_data, model_data = load_data(options)
+    owner_data, model_data = data
     model_home = folder / "participants" / "model"
     model_address = _write_keys(model_home)
     test = model_home / "data.npz"
@@ -117,10 +157,10 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
     )
 
     owners: list[Participant] = []
-    for index, data in enumerate(owner_data):
+    for index, rows in enumerate(owner_data):
         home = folder / "participants" / f"owner-{index:02d}"
         address = _write_keys(home)
-        write_npz(home / "data.npz", data)
+        write_npz(home / "data.npz", rows)
         # The first owners are the single poisoners; the last one is the one to be killed.
         adversary: list[str] = []
         if options.poison_owners is not None and index < options.poison_owners.count:
@@ -135,6 +175,8 @@ def write_participants(options: TestbedOptions, folder: Path) -> Cast:
         arguments = [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]
         if options.chaos:
             arguments.append("--restore-stake")
+        if thin_sums(options, owner_data):
+            arguments.append("--allow-thin-sums")
         honest_command = [*honest, "owner", "run", *arguments]
         command = [*hostile, *adversary, *arguments] if adversary else honest_command
         owners.append(Participant(f"owner-{index:02d}", home, address, command, honest_command))

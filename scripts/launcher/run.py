@@ -28,8 +28,11 @@ from scripts.launcher.participants import (
     Cast,
     Participant,
     addresses,
+    fill_in,
+    load_data,
     model_arguments,
     network_arguments,
+    thin_sums,
     write_participants,
 )
 from scripts.launcher.plot import plot_summary
@@ -61,7 +64,15 @@ async def run_testbed(
     (folder / "logs").mkdir()
     async with Supervisor() as supervisor, contextlib.AsyncExitStack() as stack:
         click.echo(f"{options.owners} data owners, folder {folder}", err=True)
-        cast = await asyncio.to_thread(write_participants, options, folder)
+        data = await asyncio.to_thread(load_data, options)
+        options = fill_in(options, data[0])
+        if lacking := thin_sums(options, data[0]):
+            click.echo(
+                f"warning: a group's sums lack {lacking} rows to hide single ones from the model owner; "
+                "the owners are told to allow it",
+                err=True,
+            )
+        cast = await asyncio.to_thread(write_participants, options, folder, data)
         market = await _start_coordinator(supervisor, options, folder, cast)
         if options.chain is not None:
             assert options.key_file is not None

@@ -157,7 +157,7 @@ def plain_accuracy(
 
     def choose_rows(number: int, owner: int) -> NDArray[np.int64]:
         if spec.means.fresh_rows:
-            return fresh_batch(scaled[owner].row_count, spec.batch_size, number + 1, draws[owner](0))
+            return fresh_batch(scaled[owner].row_count, facts.params.rounds, number + 1, draws[owner](0))
         return choose_batch(scaled[owner].row_count, spec.batch_size, draws[owner](number + 1))
 
     run = train_plain(
