@@ -48,9 +48,10 @@ class MomentumOwner:
         return self.side.read(plaintext, round_number)
 
     def statistic(self, published: Published, features: Floats, labels: Labels) -> Floats:
-        """The running mean, the first gradient counted as if it had always been so."""
+        """The running mean, from zero: with plain steps at ten times the rate the model owner's momentum, exactly."""
         fresh = self.side.statistic(published, features, labels)
-        self.mean = fresh if self.mean is None else DECAY * self.mean + (1.0 - DECAY) * fresh
+        before = np.zeros_like(fresh) if self.mean is None else self.mean
+        self.mean = DECAY * before + (1.0 - DECAY) * fresh
         return self.mean
 
 

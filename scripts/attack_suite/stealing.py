@@ -1,0 +1,212 @@
+"""Promise 1: what a registered owner makes of what it reads, under every protection, beside what it can do alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from omnilytics.daemon.protection.perturbed import PerturbedModel, PublishedPerturbation
+from omnilytics.daemon.protection.secret_head import PublishedMap
+from omnilytics.daemon.protection.sides import Floats
+from omnilytics.daemon.training import squared_error
+from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.payload import as_published
+from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, merged, play
+from scripts.attack_suite.tables import spread, table
+from tests.adversaries.thief import (
+    Disguise,
+    best_alone,
+    best_learnt,
+    canonical_hidden,
+    gamma_from_labels,
+    gamma_from_noise_alone,
+    gammas_from_rounds,
+    projected,
+)
+
+OWN_ROWS = 50
+LAST_ROUNDS = 4
+
+Figures = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Thief:
+    """One owner in its task: rows of its own, and everything it read."""
+
+    scene: Scene
+    outcome: Outcome
+    rows: Dataset
+    alone: float
+
+    @property
+    def test(self) -> Dataset:
+        """The rows that the model owner measures with."""
+        return self.scene.design.test
+
+    def right(self, scores: Floats) -> float:
+        """Accuracy of scores on the test rows."""
+        return float((scores.argmax(axis=1) == self.test.labels).mean())
+
+
+def make_thief(setting: Setting, seed: int) -> Thief:
+    """A thief with OWN_ROWS labelled rows, of the whole market's distribution."""
+    scene = make_scene(setting, seed)
+    rows = merged(scene.owners)
+    drawn = np.random.default_rng([seed, 2]).permutation(rows.row_count)[:OWN_ROWS]
+    own = rows.take(drawn)
+    return Thief(scene, play(scene), own, best_alone(own, scene.design.test, seed))
+
+
+def steal_envelope(thief: Thief) -> dict[str, float]:
+    """The model is there to be read."""
+    return {"use as is": thief.outcome.accuracy}
+
+
+def steal_perturbed(thief: Thief) -> dict[str, float]:
+    """Everything known against the perturbation of Yang et al., the weakest first."""
+    disguises = [Disguise(shown) for shown in thief.outcome.published if isinstance(shown, PublishedPerturbation)]
+    last, test, rows = disguises[-1], thief.test.features, thief.rows
+    one = rows.take(np.array([0]))
+    recent = disguises[-LAST_ROUNDS:]
+    generator = np.random.default_rng([thief.scene.seed, 3])
+    gammas = gammas_from_rounds(recent, rows.column_count, generator)
+    combined = np.mean([d.without(float(g), test) for d, g in zip(recent, gammas, strict=True)], axis=0)
+    return {
+        "use as is": thief.right(last.scores(test)),
+        f"new head on its hidden outputs, {OWN_ROWS} rows": best_learnt(
+            rows, thief.test, *(_with_constant(last.hidden(part)) for part in (rows.features, test))
+        ),
+        "gamma from one labelled row": thief.right(
+            last.without(gamma_from_labels(last, one.features, one.labels), test)
+        ),
+        f"gamma from {OWN_ROWS} labelled rows": thief.right(
+            last.without(gamma_from_labels(last, rows.features, rows.labels), test)
+        ),
+        "gamma from unlabelled rows": thief.right(last.without(gamma_from_noise_alone(last, rows.features), test)),
+        "project off the noise's direction, no rows": thief.right(projected(last, test)),
+        f"{LAST_ROUNDS} rounds combined, no rows": thief.right(combined),
+    }
+
+
+def steal_secret_head(thief: Thief) -> dict[str, float]:
+    """A map and no head: the thief learns a head of its own, from its rows or those of owners that collude."""
+    (published,) = {id(shown): shown for shown in thief.outcome.published[:1]}.values()
+    assert isinstance(published, PublishedMap)
+    apply, test = published.feature_map.apply, thief.test
+    figures = {f"new head on the map, {OWN_ROWS} rows": thief.rows}
+    for count in (1, 3, 9):
+        figures[f"new head on the map, all rows of {count} colluding owner{'s' if count > 1 else ''}"] = merged(
+            thief.scene.owners[:count]
+        )
+    mapped_test = apply(test.features)
+    return {
+        words: best_learnt(rows, test, apply(rows.features), mapped_test) for words, rows in figures.items()
+    } | {
+        f"the same {count} without the map": best_alone(merged(thief.scene.owners[:count]), test, thief.scene.seed)
+        for count in (1, 3, 9)
+    }
+
+
+STEAL: dict[str, Callable[[Thief], dict[str, float]]] = {
+    "envelope": steal_envelope,
+    "perturbed": steal_perturbed,
+    "secret-head": steal_secret_head,
+}
+
+
+def stealing_table(settings: Sequence[Setting], seeds: Sequence[int], say: Callable[[str], None]) -> str:
+    """Every attack on every setting: accuracy of the stolen model, and points over the thief's best alone."""
+    rows = []
+    for setting in settings:
+        thieves = [make_thief(setting, seed) for seed in seeds]
+        stolen = [STEAL[setting.protection](thief) for thief in thieves]
+        market = spread([100 * thief.outcome.accuracy for thief in thieves])
+        alone = spread([100 * thief.alone for thief in thieves])
+        for words in stolen[0]:
+            found = [100 * figures[words] for figures in stolen]
+            fair = "without the map" not in words and "colluding" not in words
+            gains = [value - 100 * thief.alone for value, thief in zip(found, thieves, strict=True)]
+            name = f"{setting.protection}, {setting.architecture}"
+            cells = [setting.data, name, words, spread(found), market, alone if fair else "", ""]
+            cells[-1] = spread(gains, sign=True) if fair else ""
+            rows.append(cells)
+            say(" | ".join(cells))
+    return table(
+        ["data", "protection", "attack", "stolen model, %", "market's model, %", "thief alone, %", "gain, points"], rows
+    )
+
+
+def canonical_error(setting: Setting, seed: int) -> float:
+    """How far the published first layer, its units scaled to length 1, is from the model's own: relative error."""
+    scene = make_scene(setting, seed)
+    outcome = play(scene)
+    shown, side = outcome.published[-1], scene.design.side
+    assert isinstance(shown, PublishedPerturbation) and isinstance(side, PerturbedModel)
+    # What the last round was published from is one step before what was learned: play without it.
+    before = play(Scene(_shorter(setting), seed, scene.design, scene.owners, scene.own)).learned.weights
+    true = canonical_hidden(side.model, before)
+    return float(np.linalg.norm(canonical_hidden(side.model, shown.payload.weights) - true) / np.linalg.norm(true))
+
+
+def plain_squared_error(scene: Scene) -> float:
+    """Accuracy of training with the same batches, first weights and steps, without perturbation, lanes or selection."""
+    side = scene.design.side
+    assert isinstance(side, PerturbedModel)
+    weights, state = side.weights.copy(), side.optimiser.initial_state(side.model.value_count)
+    for number in range(1, scene.setting.rounds + 1):
+        at = as_published(weights)
+        batches = [scene.batch(owner, number) for owner in range(len(scene.owners))]
+        gradients = [squared_error.gradient(side.model, at, batch.features, batch.labels) for batch in batches]
+        state, weights = side.optimiser.step(state, weights, np.mean(gradients, axis=0))
+    return side.model.accuracy(as_published(weights), scene.design.test.features, scene.design.test.labels)
+
+
+def fidelity_table(settings: Sequence[Setting], seeds: Sequence[int], say: Callable[[str], None]) -> str:
+    """What the perturbation costs: plain training with squared error beside the market, with and without selection."""
+    rows = []
+    for setting in settings:
+        plain, averaged, market, errors = [], [], [], []
+        for seed in seeds:
+            scene = make_scene(setting, seed)
+            plain.append(100 * plain_squared_error(scene))
+            averaged.append(100 * play(scene, choose=choose_all).accuracy)
+            market.append(100 * play(scene).accuracy)
+            errors.append(canonical_error(setting, seed))
+        away = [value - other for value, other in zip(averaged, plain, strict=True)]
+        rows.append(
+            [
+                setting.data,
+                setting.architecture,
+                spread(plain),
+                spread(averaged),
+                spread(away, sign=True),
+                spread(market),
+                f"{max(errors):.0e}",
+            ]
+        )
+        say(" | ".join(rows[-1]))
+    return table(
+        [
+            "data",
+            "model",
+            "plain, %",
+            "perturbed, all groups, %",
+            "points",
+            "perturbed, the model owner's choice, %",
+            "error of the hidden units that an owner reads, scaled to length 1",
+        ],
+        rows,
+    )
+
+
+def _with_constant(values: Floats) -> Floats:
+    return np.hstack([values, np.ones((len(values), 1))])
+
+
+def _shorter(setting: Setting) -> Setting:
+    from dataclasses import replace
+
+    return replace(setting, rounds=setting.rounds - 1)
