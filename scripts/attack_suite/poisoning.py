@@ -30,6 +30,8 @@ WORDS = {
     "replay": "free rider: replay",
 }
 HARD = ("sign-flip", "label-flip", "one-label", "little")
+#: Points that a covered attack may cost.
+COVERED = 2.0
 FAST = ("noise", "label-flip", "backdoor")
 
 
@@ -99,6 +101,7 @@ def poison_table(setting: Setting, seeds: Sequence[int], kinds: Sequence[str], s
     clean = [play(scene) for scene in scenes]
     clean_average = [play(scene, choose=choose_all) for scene in scenes]
     rows = []
+    within, beyond = [], []
     for kind in kinds:
         if kind == "replay" and setting.rounds == 1:
             continue  # nothing to replay
@@ -114,6 +117,8 @@ def poison_table(setting: Setting, seeds: Sequence[int], kinds: Sequence[str], s
             ]
             chosen = f" ({100 * np.mean([result.chosen for result in results]):.0f} %)"
             cells.append(cell(kind, results) + chosen)
+            points = float(np.mean([result.points for result in results]))
+            (within if scope.groups <= setting.faulty else beyond).append((points, WORDS[kind], scope.words))
         rows.append(cells)
         say(" | ".join(cells))
     accuracies = spread([100 * outcome.accuracy for outcome in clean])
@@ -124,7 +129,18 @@ def poison_table(setting: Setting, seeds: Sequence[int], kinds: Sequence[str], s
         f"groups of {setting.group_size}, f = {setting.faulty}, skew {setting.skew:g}, rounds: {setting.rounds}, "
         f"seeds: {len(seeds)}. Clean: {accuracies} % with the market's selection, {average} % with plain averaging.\n"
     )
-    return said + "\n" + table(head, rows)
+    return said + verdict(within, beyond) + "\n" + table(head, rows)
+
+
+def verdict(within: Sequence[tuple[float, str, str]], beyond: Sequence[tuple[float, str, str]]) -> str:
+    """In a sentence: the worst within f, and what beyond f costs more than COVERED points."""
+    worst = min(within)
+    said = f"Within f the worst is {worst[1]} by {worst[2]}: {worst[0]:+.1f} points. "
+    late = [f"{words} by {scope} ({points:+.1f})" for points, words, scope in sorted(within) if points < -COVERED]
+    if late:
+        said += f"Below -{COVERED:g} points within f: {', '.join(late)}. "
+    names = dict.fromkeys(words for points, words, _ in sorted(beyond) if points < -COVERED)
+    return said + f"Below -{COVERED:g} points beyond f: {', '.join(names) or 'nothing'}.\n"
 
 
 def defended(

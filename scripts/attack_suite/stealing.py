@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,12 +24,16 @@ from tests.adversaries.thief import (
     gamma_from_noise_alone,
     gammas_from_rounds,
     projected,
+    with_constant,
 )
 
 OWN_ROWS = 50
 LAST_ROUNDS = 4
 
-Figures = dict[str, list[float]]
+COLLUDERS = (1, 3, 9)
+
+#: By attack: the stolen model's accuracy, and the best that the same rows give without anything of the market.
+Stolen = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,12 @@ def make_thief(setting: Setting, seed: int) -> Thief:
     return Thief(scene, play(scene), own, best_alone(own, scene.design.test, seed))
 
 
-def steal_envelope(thief: Thief) -> dict[str, float]:
+def steal_envelope(thief: Thief) -> Stolen:
     """The model is there to be read."""
-    return {"use as is": thief.outcome.accuracy}
+    return {"use as is": (thief.outcome.accuracy, thief.alone)}
 
 
-def steal_perturbed(thief: Thief) -> dict[str, float]:
+def steal_perturbed(thief: Thief) -> Stolen:
     """Everything known against the perturbation of Yang et al., the weakest first."""
     disguises = [Disguise(shown) for shown in thief.outcome.published if isinstance(shown, PublishedPerturbation)]
     last, test, rows = disguises[-1], thief.test.features, thief.rows
@@ -74,43 +78,42 @@ def steal_perturbed(thief: Thief) -> dict[str, float]:
     generator = np.random.default_rng([thief.scene.seed, 3])
     gammas = gammas_from_rounds(recent, rows.column_count, generator)
     combined = np.mean([d.without(float(g), test) for d, g in zip(recent, gammas, strict=True)], axis=0)
-    return {
+    hidden = [with_constant(last.hidden(part)) for part in (rows.features, test)]
+    one_gamma = gamma_from_labels(last, one.features, one.labels)
+    gamma = gamma_from_labels(last, rows.features, rows.labels)
+    found = {
         "use as is": thief.right(last.scores(test)),
-        f"new head on its hidden outputs, {OWN_ROWS} rows": best_learnt(
-            rows, thief.test, *(_with_constant(last.hidden(part)) for part in (rows.features, test))
+        f"new head on its hidden outputs, {OWN_ROWS} rows": best_learnt(rows, thief.test, *hidden),
+        "gamma from one labelled row": thief.right(last.without(one_gamma, test)),
+        f"gamma from {OWN_ROWS} labelled rows": thief.right(last.without(gamma, test)),
+        f"gamma from {OWN_ROWS} unlabelled rows": thief.right(
+            last.without(gamma_from_noise_alone(last, rows.features), test)
         ),
-        "gamma from one labelled row": thief.right(
-            last.without(gamma_from_labels(last, one.features, one.labels), test)
-        ),
-        f"gamma from {OWN_ROWS} labelled rows": thief.right(
-            last.without(gamma_from_labels(last, rows.features, rows.labels), test)
-        ),
-        "gamma from unlabelled rows": thief.right(last.without(gamma_from_noise_alone(last, rows.features), test)),
         "project off the noise's direction, no rows": thief.right(projected(last, test)),
         f"{LAST_ROUNDS} rounds combined, no rows": thief.right(combined),
     }
+    return {words: (accuracy, thief.alone) for words, accuracy in found.items()}
 
 
-def steal_secret_head(thief: Thief) -> dict[str, float]:
+def steal_secret_head(thief: Thief) -> Stolen:
     """A map and no head: the thief learns a head of its own, from its rows or those of owners that collude."""
-    (published,) = {id(shown): shown for shown in thief.outcome.published[:1]}.values()
+    published, test = thief.outcome.published[0], thief.test
     assert isinstance(published, PublishedMap)
-    apply, test = published.feature_map.apply, thief.test
-    figures = {f"new head on the map, {OWN_ROWS} rows": thief.rows}
-    for count in (1, 3, 9):
-        figures[f"new head on the map, all rows of {count} colluding owner{'s' if count > 1 else ''}"] = merged(
-            thief.scene.owners[:count]
-        )
+    apply, owners = published.feature_map.apply, thief.scene.owners
     mapped_test = apply(test.features)
-    return {
-        words: best_learnt(rows, test, apply(rows.features), mapped_test) for words, rows in figures.items()
-    } | {
-        f"the same {count} without the map": best_alone(merged(thief.scene.owners[:count]), test, thief.scene.seed)
-        for count in (1, 3, 9)
-    }
+
+    def head(rows: Dataset) -> float:
+        return best_learnt(rows, test, apply(rows.features), mapped_test)
+
+    found = {f"new head on the map, {OWN_ROWS} rows": (head(thief.rows), thief.alone)}
+    for count in COLLUDERS:
+        rows = merged(owners[:count])
+        words = f"the same, all rows of {count} owner{'s' if count > 1 else ''}"
+        found[words] = (head(rows), best_alone(rows, test, thief.scene.seed))
+    return found
 
 
-STEAL: dict[str, Callable[[Thief], dict[str, float]]] = {
+STEAL: dict[str, Callable[[Thief], Stolen]] = {
     "envelope": steal_envelope,
     "perturbed": steal_perturbed,
     "secret-head": steal_secret_head,
@@ -124,19 +127,14 @@ def stealing_table(settings: Sequence[Setting], seeds: Sequence[int], say: Calla
         thieves = [make_thief(setting, seed) for seed in seeds]
         stolen = [STEAL[setting.protection](thief) for thief in thieves]
         market = spread([100 * thief.outcome.accuracy for thief in thieves])
-        alone = spread([100 * thief.alone for thief in thieves])
         for words in stolen[0]:
-            found = [100 * figures[words] for figures in stolen]
-            fair = "without the map" not in words and "colluding" not in words
-            gains = [value - 100 * thief.alone for value, thief in zip(found, thieves, strict=True)]
+            found, alone = (100 * np.array([figures[words] for figures in stolen])).T
             name = f"{setting.protection}, {setting.architecture}"
-            cells = [setting.data, name, words, spread(found), market, alone if fair else "", ""]
-            cells[-1] = spread(gains, sign=True) if fair else ""
+            cells = [setting.data, name, words, spread(found), market, spread(alone), spread(found - alone, sign=True)]
             rows.append(cells)
             say(" | ".join(cells))
-    return table(
-        ["data", "protection", "attack", "stolen model, %", "market's model, %", "thief alone, %", "gain, points"], rows
-    )
+    head = ["data", "protection", "attack", "stolen model, %", "market's model, %", "thief alone, %", "gain, points"]
+    return table(head, rows)
 
 
 def canonical_error(setting: Setting, seed: int) -> float:
@@ -146,7 +144,7 @@ def canonical_error(setting: Setting, seed: int) -> float:
     shown, side = outcome.published[-1], scene.design.side
     assert isinstance(shown, PublishedPerturbation) and isinstance(side, PerturbedModel)
     # What the last round was published from is one step before what was learned: play without it.
-    before = play(Scene(_shorter(setting), seed, scene.design, scene.owners, scene.own)).learned.weights
+    before = play(Scene(replace(setting, rounds=setting.rounds - 1), seed, scene.design, scene.owners, scene.own)).learned.weights
     true = canonical_hidden(side.model, before)
     return float(np.linalg.norm(canonical_hidden(side.model, shown.payload.weights) - true) / np.linalg.norm(true))
 
@@ -200,13 +198,3 @@ def fidelity_table(settings: Sequence[Setting], seeds: Sequence[int], say: Calla
         ],
         rows,
     )
-
-
-def _with_constant(values: Floats) -> Floats:
-    return np.hstack([values, np.ones((len(values), 1))])
-
-
-def _shorter(setting: Setting) -> Setting:
-    from dataclasses import replace
-
-    return replace(setting, rounds=setting.rounds - 1)

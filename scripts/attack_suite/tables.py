@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def spread(values: Sequence[float], digits: int = 1, sign: bool = False) -> str:
+def spread(values: Sequence[float] | NDArray[np.float64], digits: int = 1, sign: bool = False) -> str:
     """Mean ± standard deviation over seeds; without the latter for one value."""
     form = f"{{:{'+' if sign else ''}.{digits}f}}"
     mean = form.format(float(np.mean(values)))

@@ -23,6 +23,11 @@ PENALTIES = (0.01, 0.1, 1.0, 10.0)
 PROBES = 500
 
 
+def with_constant(values: Floats) -> Floats:
+    """With a column of ones for the biases."""
+    return np.hstack([values, np.ones((len(values), 1))])
+
+
 def best_learnt(rows: Dataset, test: Dataset, mapped: Floats, mapped_test: Floats) -> float:
     """The best accuracy on `test` of heads learnt from the mapped rows, the settings chosen by the test rows
     themselves: more than any thief can do. Ridge, logistic regression and support vectors."""
@@ -41,8 +46,7 @@ def best_learnt(rows: Dataset, test: Dataset, mapped: Floats, mapped_test: Float
 
 def best_alone(rows: Dataset, test: Dataset, seed: int) -> float:
     """What rows give by themselves: on raw features and on random features of the thief's own."""
-    with_constant = [np.hstack([part.features, np.ones((part.row_count, 1))]) for part in (rows, test)]
-    found = [best_learnt(rows, test, *with_constant)]
+    found = [best_learnt(rows, test, with_constant(rows.features), with_constant(test.features))]
     for width in (128, 512):
         own = RandomFeatures(rows.column_count, width, seed.to_bytes(32, "big"))
         found.append(best_learnt(rows, test, own.apply(rows.features), own.apply(test.features)))

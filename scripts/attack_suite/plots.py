@@ -1,0 +1,65 @@
+"""The pictures of docs/attacks.md: small PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from scripts.attack_suite.inversion import PICTURES, Recovered
+from scripts.attack_suite.market import Scene
+from tests.adversaries.reconstruction import correlations, matched
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+SHOWN = 10
+SIDE = 8
+
+
+def pictures(
+    folder: Path, recovered: Mapping[str, Sequence[Recovered]], counts: Sequence[int], scene: Scene
+) -> list[Path]:
+    """For every kind of sum one file: digits of one owner above, below them what was made of sums over more owners."""
+    scaling, written = scene.design.scaling, []
+    for name, results in recovered.items():
+        wanted = _shown(results, scene)
+        figure, axes = plt.subplots(len(counts) + 1, len(wanted), figsize=(0.55 * len(wanted) + 1.4, 3.2))
+        lines = [wanted] + [_matches(result, wanted) for result in results]
+        for line, (rows, words) in enumerate(zip(lines, ["original", *(f"{n} owners" for n in counts)], strict=True)):
+            for place, row in enumerate(rows):
+                axis = axes[line, place]
+                axis.imshow(np.clip(row * scaling.scale + scaling.mean, 0, 16).reshape(SIDE, SIDE), cmap="gray_r")
+                axis.set_xticks([])
+                axis.set_yticks([])
+            axes[line, 0].set_ylabel(words.replace("1 owners", "1 owner"), rotation=0, ha="right", va="center", size=8)
+        figure.suptitle(PICTURES[name][2], size=9)
+        path = folder / f"attack-{name}.png"
+        figure.savefig(path, dpi=70, bbox_inches="tight", metadata={"Software": None})
+        plt.close(figure)
+        written.append(path)
+    return written
+
+
+def _shown(results: Sequence[Recovered], scene: Scene) -> np.ndarray:
+    """Rows of the first owner that are in all of the sums, of as many classes as it has."""
+    least = min(result.rows.row_count // count for result, count in zip(results, _counts(results), strict=True))
+    rows = scene.owners[0].take(np.arange(least))
+    _, first = np.unique(rows.labels, return_index=True)
+    rest = np.setdiff1d(np.arange(least), first)
+    return rows.features[np.concatenate([first, rest])[:SHOWN]]
+
+
+def _counts(results: Sequence[Recovered]) -> list[int]:
+    """A bound on the owners in each sum: the first has one."""
+    one = results[0].rows.row_count
+    return [max(1, -(-result.rows.row_count // one)) for result in results]
+
+
+def _matches(result: Recovered, wanted: np.ndarray) -> np.ndarray:
+    """What was found for each of the wanted rows."""
+    _, match = matched(result.rows.features, result.found)
+    where = correlations(wanted, result.rows.features).argmax(axis=1)
+    return result.found[match[where]]
