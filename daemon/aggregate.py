@@ -16,25 +16,29 @@ from omnilytics.peers.quantise import clamp_sum, dequantise, lift
 
 # From the means of the complete groups' statistics, float64[d] each, the groups to average.
 Choice = Callable[[Mapping[int, NDArray[np.float64]]], tuple[int, ...]]
+# From the same and the selected groups, those that the model owner learns from.
+Trust = Callable[[Mapping[int, NDArray[np.float64]], tuple[int, ...]], tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Aggregate:
     """A decrypted round.
 
-    sums: the lifted sum of each complete group, int64 of shape (d,); selected: the groups whose average is taken;
-    average: of the selected groups' owners, float64 of shape (d,), None when no group is selected; disagreement:
-    the contract selected others than these vectors give.
+    sums: the lifted sum of each complete group, int64 of shape (d,); selected: by the contract or the model owner;
+    averaged: the groups whose average is taken, the selected ones unless the model owner selects; average: of their
+    owners, float64 of shape (d,), None when no group is; disagreement: the contract selected others than these
+    vectors give.
     """
 
     sums: dict[int, NDArray[np.int64]] = field(repr=False)
     selected: tuple[int, ...]
+    averaged: tuple[int, ...]
     distances: list[list[int]] = field(repr=False)
     average: NDArray[np.float64] | None = field(repr=False)
     disagreement: bool
 
 
-NOTHING = Aggregate({}, (), [], None, False)
+NOTHING = Aggregate({}, (), (), [], None, False)
 
 
 def decrypt_round(
@@ -44,6 +48,7 @@ def decrypt_round(
     chosen: tuple[int, ...],
     clip: float,
     choose: Choice,
+    trust: Trust,
 ) -> Aggregate:
     """Takes the pads off, selects, and averages.
 
@@ -78,6 +83,7 @@ def decrypt_round(
             kept = select(distances, params.faulty_groups, params.strict_selection)
             own_choice = tuple(complete[index] for index in kept)
     selected = chosen if outcome is Outcome.SELECTED else own_choice
-    average = np.mean([means[group] for group in selected], axis=0) if selected else None
+    averaged = trust(means, selected) if selected and params.model_selection else selected
+    average = np.mean([means[group] for group in averaged], axis=0) if averaged else None
     disagreement = outcome is Outcome.SELECTED and chosen != own_choice
-    return Aggregate(sums, selected, distances, average, disagreement)
+    return Aggregate(sums, selected, averaged, distances, average, disagreement)

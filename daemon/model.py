@@ -158,6 +158,7 @@ class ModelPart(ModelRoundPlayer):
             chosen,
             self._spec.clip,
             lambda means: side.choose(learned, entropy, means, params.faulty_groups, params.strict_selection),
+            lambda means, selected: side.trust(learned, entropy, means, selected),
         )
 
     async def _select(self, snapshot: TaskSnapshot, round_number: int) -> None:
@@ -275,6 +276,7 @@ class ModelPart(ModelRoundPlayer):
             accuracy=result.accuracy,
             outcome=result.outcome.name.lower(),
             selected_groups=list(result.found.selected),
+            averaged_groups=list(result.found.averaged),
             complete_groups=list(result.complete),
             void_groups=[group for group in range(count) if group not in result.complete],
             slashed=slashed,

@@ -87,6 +87,7 @@ class OwnerPart(OwnerRoundPlayer):
                     node.log("task.refused", str(error), code=error.code, task=task)
             else:
                 await asyncio.sleep(node.settings.poll_seconds)
+        node.log("task.accepted", self._spec.means.promise, task=self._task, protection=self._spec.protection)
         node.journal.bind("task", self._task.to_bytes(8, "big"))
 
     async def _accept(self, task: int) -> None:

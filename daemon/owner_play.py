@@ -258,7 +258,7 @@ class OwnerRoundPlayer:
         rounding_entropy = node.entropy(8 * params.value_count)
         stepless = await self._stepless_rounds(opening)
         started = node.clock()
-        side = spec.side
+        side = spec.side_for(self._choices.allow_thin_sums)
 
         def work() -> Update:
             plaintext = open_model(encrypted, model_key, opening)

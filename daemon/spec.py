@@ -33,7 +33,11 @@ class TaskSpec:
     @property
     def side(self) -> OwnerSide:
         """What owners compute. Raises ParameterError where the protection cannot be had for this architecture."""
-        return self.means.owner_side(self.architecture, self.feature_count, len(self.classes))
+        return self.side_for(thin_sums=False)
+
+    def side_for(self, thin_sums: bool) -> OwnerSide:
+        """The same for an owner that may accept that sums of few rows give single ones away."""
+        return self.means.owner_side(self.architecture, self.feature_count, len(self.classes), thin_sums)
 
     @property
     def means(self) -> Protection:

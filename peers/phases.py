@@ -74,7 +74,7 @@ CONTRACT_PHASES: tuple[Phase, ...] = (
     Phase("Post", "all members of committed groups have posted", "postSeconds", ("Settle", "Idle (too few)")),
     Phase(
         "Settle",
-        "the last chunk is settled: Multi-Krum, pay",
+        "the last chunk is settled: Multi-Krum, pay; or the model owner names the groups",
         "settleSeconds",
         ("Idle", "Idle (late)", "Ended"),
     ),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, RandomFeatures, Trunk
 from omnilytics.daemon.protection.group_choice import hold_out_choice
-from omnilytics.daemon.protection.ridge import Moments, moment_count
+from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, moment_count
 from omnilytics.daemon.protection.secret_head import SecretHeadModel, SecretHeadOwner, least_group_rows
 from omnilytics.daemon.protection.sides import Learned
 from omnilytics.daemon.training.data import Dataset, dirichlet_split, load_digits, split_holdout
@@ -131,9 +131,10 @@ def group_means(
 
 
 def rounds(owners: list[Dataset], rows: int) -> Iterator[list[Dataset]]:
-    """Batches of at most so many rows until the poorest owner has none left."""
-    for start in range(0, min(owner.row_count for owner in owners), rows):
-        yield [owner.take(np.arange(start, min(start + rows, owner.row_count))) for owner in owners]
+    """As many rounds as the poorest owner has batches of so many rows; every owner spreads all its rows over them."""
+    count = max(1, min(owner.row_count for owner in owners) // rows)
+    for number in range(count):
+        yield [owner.take(np.arange(number, owner.row_count, count)) for owner in owners]
 
 
 def choose_by_accuracy(
@@ -191,14 +192,15 @@ def accuracy(
     poisoned_groups: int = 0,
     selection: str = "all",
     skew: float = 1000.0,
-    least_class_rows: int = 1,
+    least_class_rows: int = 2,
+    regulariser: float = DEFAULT_REGULARISER,
 ) -> float:
     """Accuracy in percent after all rounds, over 21 owners in 7 groups."""
     chain = market(seed, 21, skew)
     feature_map = make_map(chain, shape, seed)
     classes = len(chain.test.classes)
     validation = chain.validation if selection == "hold-out" else None
-    model = SecretHeadModel(feature_map, classes, chain.scaling, validation)
+    model = SecretHeadModel(feature_map, classes, chain.scaling, validation, regulariser)
     owner = SecretHeadOwner(feature_map.shape, feature_map.inputs, classes, least_class_rows)
     rng = np.random.default_rng(1000 + seed)
     learned: Learned = model.begin()
@@ -230,7 +232,7 @@ def mean(figures: Iterable[float]) -> str:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seeds", type=int, default=6, show_default=True)
-@click.option("--rows", type=int, default=16, show_default=True, help="Rows of an owner's batch.")
+@click.option("--rows", type=int, default=32, show_default=True, help="Least rows of a batch.")
 def main(seeds: int, rows: int) -> None:
     """Print tables, in Markdown, of the secret-head protection's figures on digits."""
     each = range(seeds)
@@ -240,7 +242,7 @@ def main(seeds: int, rows: int) -> None:
         kind = MapShape.parse(shape)
         cells = [
             f"{SecretHeadOwner(kind, 64, 10).value_count:,}",
-            f"{least_group_rows(kind.width):,}",
+            f"{least_group_rows(64, kind.width, 10):,}",
             mean(accuracy(seed, shape, 0, rows) for seed in each),
             mean(accuracy(seed, shape, 16, rows) for seed in each),
             mean(attacker_accuracy(seed, shape) for seed in each),
@@ -259,12 +261,18 @@ def main(seeds: int, rows: int) -> None:
 
     click.echo("\n| rows of a class below which it is left out, batches of all rows | skew 1000 | skew 1 |")
     click.echo("|---|---|---|")
-    for least in (1, 2, 3, 5):
+    for least in (1, 2, 3):
         cells = [
             mean(accuracy(seed, "random:128", 16, 1000, None, 0, "all", skew, least) for seed in each)
             for skew in (1000.0, 1.0)
         ]
         click.echo(f"| {least} | " + " | ".join(cells) + " |")
+
+    shapes = ("random:64", "random:128", "random:512")
+    click.echo("\n| regulariser | " + " | ".join(shapes) + " |\n|---|---|---|---|")
+    for share in (0.1, 0.01, 0.001):
+        cells = [mean(accuracy(seed, shape, 16, rows, regulariser=share) for seed in each) for shape in shapes]
+        click.echo(f"| {share:g} | " + " | ".join(cells) + " |")
 
     click.echo("\n| rows of a group over w | " + " | ".join(f"random:{width}" for width in MEMBER_WIDTHS) + " |")
     click.echo("|---|" + "---|" * len(MEMBER_WIDTHS))

@@ -120,11 +120,11 @@ contract Market is IMarket, ReentrancyGuardTransient {
                 emit Left(taskId, msg.sender);
                 return;
             }
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             uint256 group = _group(t, m);
             _requireNotAwaited(s, group);
             uint256 missed = _roundsOver(s) - t.lastComplete[group];
-            if (missed <= t.params.maxMissedRounds) revert StillAlive(msg.sender, missed, t.params.maxMissedRounds);
+            _requireMissed(t, msg.sender, missed);
 
             emit Left(taskId, msg.sender);
             _dissolve(taskId, t, group, msg.sender, 0);
@@ -133,7 +133,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
 
     function reveal(uint256 taskId, bytes32 nonce) external {
         Task storage t = _advance(taskId);
-        if (t.state.status != TaskStatus.Revealing) revert WrongStatus(t.state.status);
+        _requireStatus(t.state, TaskStatus.Revealing);
         Member storage m = _member(t, msg.sender);
         if (m.status == REVEALED) revert AlreadyRevealed(msg.sender);
         if (m.record != keccak256(abi.encode(taskId, msg.sender, nonce))) revert BadNonce(msg.sender);
@@ -224,7 +224,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
     function sitOut(uint256 taskId, bytes32 ctx) external {
         Task storage t = _advance(taskId);
         TaskState storage s = t.state;
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+        _requireStatus(s, TaskStatus.Running);
         if (s.ctx != ctx) revert WrongContext(s.ctx, ctx);
         Member storage m = _member(t, msg.sender);
         uint256 group = _group(t, m);
@@ -284,8 +284,9 @@ contract Market is IMarket, ReentrancyGuardTransient {
             if (data.length != groups * groupSize * 32 * (words + 1)) {
                 revert WrongLength(groups * groupSize * 32 * (words + 1), data.length);
             }
-            if (block.timestamp <= s.turnEnd && msg.sender != _settlerOf(t, groups, chunk)) {
-                revert NotYourTurn(_settlerOf(t, groups, chunk), s.turnEnd);
+            if (block.timestamp <= s.turnEnd) {
+                address settler = _settlerOf(t, groups, chunk);
+                if (msg.sender != settler) revert NotYourTurn(settler, s.turnEnd);
             }
             _checkLinks(t, ctx, chunk, words, last, data);
 
@@ -299,7 +300,8 @@ contract Market is IMarket, ReentrancyGuardTransient {
             }
             _reimburse(taskId, t, chunk, checker.settleGas(groups, groupSize, words, t.params.laneBits, last));
             if (last) {
-                s.selected = uint32(_select(t, totals, groups));
+                uint256 faulty = t.params.faultyGroups;
+                s.selected = uint32(checker.select(totals, groups, groups - faulty - 2, _winners(t, groups), s.complete));
                 emit KrumSelected(taskId, s.round, s.complete, s.selected, totals);
                 _endRound(taskId, t, Outcome.Selected, s.selected);
             }
@@ -324,7 +326,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             Task storage t = _advance(taskId);
             TaskState storage s = t.state;
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             Member storage m = _member(t, msg.sender);
             uint256 group = _group(t, m);
             uint256 missing = t.params.stake - m.stake;
@@ -346,14 +348,14 @@ contract Market is IMarket, ReentrancyGuardTransient {
         unchecked {
             Task storage t = _advance(taskId);
             TaskState storage s = t.state;
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             Member storage m = _member(t, account);
             uint256 group = _group(t, m);
             _requireNotAwaited(s, group);
             uint256 lastSign = uint256(m.record) >> ROUND_SHIFT;
             uint256 over = _roundsOver(s);
             uint256 missed = over > lastSign ? over - lastSign : 0;
-            if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
+            _requireMissed(t, account, missed);
 
             uint256 forfeited = t.params.deposit < m.stake ? t.params.deposit : m.stake;
             m.stake -= uint80(forfeited);
@@ -475,6 +477,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
         }
     }
 
+    function _requireStatus(TaskState storage s, TaskStatus wanted) private view {
+        if (s.status != wanted) revert WrongStatus(s.status);
+    }
+
     /// @dev Advances, and requires the phase of the round that the caller was told of.
     function _enter(uint256 taskId, RoundPhase phase, bytes32 ctx) private returns (Task storage t) {
         TaskState storage s = tasks[taskId].state;
@@ -483,7 +489,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         t = _advance(taskId);
         if (s.status != TaskStatus.Running || s.phase != phase) {
             if (wasIn) revert PhaseOver(phase, deadline, block.timestamp);
-            if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+            _requireStatus(s, TaskStatus.Running);
             revert WrongPhase(s.phase);
         }
         if (s.ctx != ctx) revert WrongContext(s.ctx, ctx);
@@ -494,7 +500,7 @@ contract Market is IMarket, ReentrancyGuardTransient {
         t = _advance(taskId);
         TaskState storage s = t.state;
         if (msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
-        if (s.status != TaskStatus.Running) revert WrongStatus(s.status);
+        _requireStatus(s, TaskStatus.Running);
         if (s.phase != RoundPhase.Idle) revert WrongPhase(s.phase);
         unchecked {
             if (round != uint256(s.round) + 1) revert WrongRound(uint256(s.round) + 1, round);
@@ -532,6 +538,10 @@ contract Market is IMarket, ReentrancyGuardTransient {
     /// @dev INVARIANT: from its full commitment to the end of the round a group cannot be dissolved, so nobody escapes being slashed.
     function _requireNotAwaited(TaskState storage s, uint256 group) private view {
         if (s.phase != RoundPhase.Idle && uint256(s.committed) >> group & 1 == 1) revert WrongPhase(s.phase);
+    }
+
+    function _requireMissed(Task storage t, address account, uint256 missed) private view {
+        if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
     }
 
     // ---------------------------------------------------- from joining to the draw
@@ -838,19 +848,6 @@ contract Market is IMarket, ReentrancyGuardTransient {
             s.settlementPaid += uint128(amount);
             credits[msg.sender] += amount;
             emit ChunkSettled(taskId, s.round, chunk, msg.sender, amount, s.turnEnd);
-        }
-    }
-
-    /// @return selected bitmap over all groups, from Multi-Krum over the complete ones.
-    function _select(Task storage t, uint256[] memory totals, uint256 groups) private view returns (uint256 selected) {
-        unchecked {
-            uint256 winners = checker.select(totals, groups, groups - t.params.faultyGroups - 2, _winners(t, groups));
-            uint256 complete = t.state.complete;
-            for (uint256 group = 0; winners != 0; ++group) {
-                if ((complete >> group) & 1 == 0) continue;
-                selected |= (winners & 1) << group;
-                winners >>= 1;
-            }
         }
     }
 

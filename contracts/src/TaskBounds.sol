@@ -117,11 +117,19 @@ contract TaskChecker {
         return TaskBounds.settleGas(groups, groupSize, words, laneBits, lastChunk);
     }
 
-    function select(uint256[] memory distances, uint256 count, uint256 neighbours, uint256 winners)
+    /// @return selected bitmap over all groups, from Multi-Krum over the `count` complete ones.
+    function select(uint256[] memory distances, uint256 count, uint256 neighbours, uint256 winners, uint256 complete)
         external
         pure
         returns (uint256 selected)
     {
-        return Krum.select(distances, count, neighbours, winners);
+        unchecked {
+            uint256 chosen = Krum.select(distances, count, neighbours, winners);
+            for (uint256 group = 0; chosen != 0; ++group) {
+                if ((complete >> group) & 1 == 0) continue;
+                selected |= (chosen & 1) << group;
+                chosen >>= 1;
+            }
+        }
     }
 }

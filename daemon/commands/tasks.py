@@ -31,6 +31,7 @@ def tasks(as_json: bool, **options: Any) -> None:
             f"{task['members']} owners, {task['rate_wei']} wei a round, stake {task['stake_wei']} wei, "
             f"{_printable(task['spec'])}"
         )
+        click.echo(f"     {task['protection']}")
     if not found:
         click.echo("no tasks yet", err=True)
 
@@ -38,6 +39,17 @@ def tasks(as_json: bool, **options: Any) -> None:
 def _printable(text: str) -> str:
     """A stranger's text for a terminal: no escape sequences, no end of lines."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _protection(spec: bytes) -> str:
+    """What the task promises to owners, or why nobody should join it: our own words, never a stranger's."""
+    from omnilytics.daemon.spec import decode_spec
+    from omnilytics.peers.errors import ParameterError
+
+    try:
+        return decode_spec(spec).means.promise
+    except ParameterError:
+        return "its description cannot be used: do not join it"
 
 
 async def _read(settings: Any) -> list[dict[str, Any]]:
@@ -61,6 +73,7 @@ async def _read(settings: Any) -> list[dict[str, Any]]:
                     "rate_wei": params.rate,
                     "stake_wei": params.stake,
                     "spec": spec.decode(errors="replace"),
+                    "protection": _protection(spec),
                 }
             )
         return found

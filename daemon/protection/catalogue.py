@@ -25,8 +25,9 @@ class Protection:
     promise: one line for owners. model_selection: the model owner selects, and each group has pads of its own.
     fresh_rows: every row is used in one round only. same_model_once: owners refuse the same published values twice.
     clip: of every task, None where the model owner chooses it. least_lane_bits: lanes narrower than these are useless.
-    Both of the following take (architecture, feature count, class count) and raise ParameterError for what cannot be.
-    owner_side: what owners compute. least_group_rows: fewer rows in a group's sum would give single rows away.
+    The following take (architecture, feature count, class count) and raise ParameterError for what cannot be.
+    owner_side: what owners compute; a fourth argument says whether its owner accepts that sums of few rows give single
+    ones away. least_group_rows: how many rows a group's sum must hold so that they do not.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Protection:
     same_model_once: bool
     clip: float | None
     least_lane_bits: int
-    owner_side: Callable[[str, int, int], OwnerSide]
+    owner_side: Callable[[str, int, int, bool], OwnerSide]
     least_group_rows: Callable[[str, int, int], int]
 
 
@@ -44,11 +45,12 @@ def _model(architecture: str, feature_count: int, class_count: int) -> Model:
     return Model(Architecture.parse(architecture), feature_count, class_count)
 
 
-def _secret_head_owner(architecture: str, feature_count: int, class_count: int) -> OwnerSide:
+def _secret_head_owner(architecture: str, feature_count: int, class_count: int, thin_sums: bool) -> OwnerSide:
     shape = MapShape.parse(architecture)
     if feature_count < 1:
         raise ParameterError(f"a feature map needs at least 1 feature, not {feature_count}")
-    least = secret_head.least_class_rows(feature_count, shape.width)
+    careful = secret_head.least_class_rows(feature_count, shape.width)
+    least = secret_head.DEFAULT_LEAST_CLASS_ROWS if thin_sums else careful
     return SecretHeadOwner(shape, feature_count, class_count, least)
 
 
@@ -67,7 +69,7 @@ PROTECTIONS = {
             same_model_once=True,
             clip=None,
             least_lane_bits=8,
-            owner_side=lambda *shape: EnvelopeOwner(_model(*shape)),
+            owner_side=lambda *of: EnvelopeOwner(_model(*of[:3])),
             least_group_rows=lambda *shape: 1,
         ),
         Protection(
@@ -78,7 +80,7 @@ PROTECTIONS = {
             same_model_once=True,
             clip=PerturbedOwner.clip,
             least_lane_bits=PerturbedOwner.least_lane_bits,
-            owner_side=lambda *shape: PerturbedOwner(_model(*shape)),
+            owner_side=lambda *of: PerturbedOwner(_model(*of[:3])),
             least_group_rows=lambda *shape: perturbed.least_group_rows(_model(*shape)),
         ),
         Protection(

@@ -68,6 +68,12 @@ class EnvelopeModel:
         """Multi-Krum over the gradients."""
         return krum_choice(means, faulty, strict)
 
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The selected groups."""
+        return selected
+
     def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
         """One step of the optimiser."""
         state = OptimiserState.from_bytes(learned.memory)

@@ -2,7 +2,7 @@
 
 A map takes a row's scaled features to width + 1 values in [0, 1]: ReLU units, cut at 1, and a constant 1 at the end.
 Since every value is in [0, 1], so is every product of two, every mean of such products, and one clip of 1.0 serves
-all tasks. Cutting at 1 costs nothing that can be measured (scripts/secret-head-figures).
+all tasks. Few values of scaled features reach the cut.
 
 Two kinds, described by a shape: "random:256" (random features of a seed; Rahimi and Recht, NIPS 2008) and
 "trunk:64,32" (hidden ReLU layers that the model owner trained on rows of its own).

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, decode_map
-from omnilytics.daemon.protection.group_choice import hold_out_choice, scaled_krum_choice
-from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, moment_count
+from omnilytics.daemon.protection.group_choice import good_groups, hold_out_choice, scaled_krum_choice
+from omnilytics.daemon.protection.ridge import DEFAULT_REGULARISER, Moments, check_labels, moment_count
 from omnilytics.daemon.protection.sides import Learned, Published
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.scaling import FeatureScaling
@@ -46,6 +46,9 @@ _KEYS = {"feature_count", "map", "round"}
 GROUP_ROWS_PER_VALUE = 2
 NUMBERS_IN_PER_NUMBER_OUT = 2.5
 
+#: Nobody posts the only row of a class: see least_class_rows.
+DEFAULT_LEAST_CLASS_ROWS = 2
+
 
 def least_group_rows(inputs: int, width: int, class_count: int) -> int:
     """Rows that a group's sum must hold in a round at the least: the larger of 2 w and 2.5 d / inputs.
@@ -60,8 +63,9 @@ def least_group_rows(inputs: int, width: int, class_count: int) -> int:
     h = phi(x)^T (sum phi phi^T)^-1 phi(x). With N <= w the answer is certain: with N < w phi(x) lies in the sum's span
     or does not; with N = w h is 1 for all that are in, and for nobody else. Beyond, h averages w / N for rows that are
     in, and about w / (N - w) for others, which run into each other as N / w grows. On digits a test by h tells
-    members from others right in 100 % of pairs at N = w, 92 % at 2 w, 78 % at 3 w and 69 % at 4 w (50 % is guessing).
-    Nothing makes it exactly 50 %: a mean always says something of what it is a mean of.
+    members from others right in 100 % of pairs at N = w, 93 % at 2 w, 78 % at 3 w and 70 % at 4 w (128 features; 50 %
+    is guessing; scripts/secret-head-figures). Nothing makes it exactly 50 %: a mean always says something of what it
+    is a mean of.
     """
     recovery = math.ceil(NUMBERS_IN_PER_NUMBER_OUT * moment_count(width, class_count) / inputs)
     return max(GROUP_ROWS_PER_VALUE * (width + 1), recovery)
@@ -178,11 +182,15 @@ class SecretHeadOwner:
         "secret-head: nobody but the model owner ever sees the model; the model owner sees sums over your whole group "
         "of your rows' features and labels (second moments), never those of one owner; each row is used once"
     )
+    #: What owners are shown besides where the map is a trunk.
+    trunk_warning: ClassVar[str] = (
+        "the feature map is the model owner's own network: one made for it can tell single rows of a group apart"
+    )
 
     shape: MapShape
     feature_count: int
     class_count: int
-    least_class_rows: int = 1
+    least_class_rows: int = DEFAULT_LEAST_CLASS_ROWS
 
     def __post_init__(self) -> None:
         if self.feature_count < 1:
@@ -208,15 +216,15 @@ class SecretHeadOwner:
         """
         if not isinstance(published, PublishedMap):
             raise ParameterError("a secret-head statistic needs what a secret-head payload holds")
-        if len(labels) and labels.min() >= 0:
-            enough = np.bincount(labels)[labels] >= self.least_class_rows
-            if not enough.any():
-                raise VectorError(
-                    f"no class has {self.least_class_rows} rows in the batch; not posting",
-                    help="use larger batches, or more rows a class",
-                )
-            features, labels = features[enough], labels[enough]
-        return Moments.of_rows(published.feature_map.apply(features), labels, self.class_count).statistic()
+        check_labels(labels, len(features), self.class_count)
+        enough = np.bincount(labels)[labels] >= self.least_class_rows
+        if not enough.any():
+            raise VectorError(
+                f"no class has {self.least_class_rows} rows in the batch; not posting",
+                help="use larger batches, or more rows a class",
+            )
+        mapped = published.feature_map.apply(features[enough])
+        return Moments.of_rows(mapped, labels[enough], self.class_count).statistic()
 
 
 @dataclass(frozen=True)
@@ -271,6 +279,16 @@ class SecretHeadModel:
         labels = self.validation.labels
         _, before = self._recall(learned)
         return hold_out_choice(before, moments, mapped, labels, faulty, strict, self.regulariser)
+
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """All groups that are good by the validation rows, however many: see group_choice.good_groups."""
+        if self.validation is None or self.selection == "krum":
+            return selected
+        moments = {group: self._moments(values) for group, values in means.items()}
+        mapped = self.feature_map.apply(self.validation.features)
+        return good_groups(self._recall(learned)[1], moments, mapped, self.validation.labels, self.regulariser)
 
     def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
         """Adds the round's average to the moments, and solves. Raises VectorError when it does not fit."""

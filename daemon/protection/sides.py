@@ -86,8 +86,15 @@ class ModelSide(Protocol):
         statistics, float64[d] each; ascending. Asked only where the task lets the model owner select.
         """
 
+    def trust(
+        self, learned: Learned, entropy: bytes, means: Mapping[int, Floats], selected: tuple[int, ...]
+    ) -> tuple[int, ...]:
+        """The groups to learn from, at least one, ascending. Asked where the model owner selects: how many it names is
+        the contract's rule, and all complete groups are paid; what it averages is its own affair.
+        """
+
     def learn(self, learned: Learned, entropy: bytes, average: Floats) -> Learned:
-        """Takes in the average of the selected groups' statistics, float64[d], of the round with this entropy."""
+        """Takes in the average of these groups' statistics, float64[d], of the round with this entropy."""
 
     def accuracy(self, learned: Learned, rows: Dataset) -> float:
         """Fraction of rows (features scaled) that the model, as it would be used, gets right."""

@@ -22,7 +22,7 @@ from omnilytics.daemon.training.reference import train_plain
 from omnilytics.peers.market import Member, MemberStatus, TaskParams, TaskState
 from scripts.launcher.follow import Record
 from scripts.launcher.options import TestbedOptions
-from scripts.launcher.participants import Cast, owner_seed
+from scripts.launcher.participants import Cast, owner_seed, thin_sums
 
 SCHEMA = 1
 
@@ -146,7 +146,7 @@ def plain_accuracy(
     assert spec == facts.spec, "the model owner described another task than the testbed asked for"
     index = {owner.address: number for number, owner in enumerate(cast.owners)}
     groups = _group_seats(facts)
-    done = {record["round"]: record["data"]["selected_groups"] for record in story.of_model("round.done")}
+    done = {record["round"]: record["data"]["averaged_groups"] for record in story.of_model("round.done")}
     rounds = range(1, max(done, default=0) + 1)
     selected = [[[index[m.account] for m in groups[g]] for g in done.get(number, [])] for number in rounds]
     scaled = [
@@ -161,7 +161,7 @@ def plain_accuracy(
         return choose_batch(scaled[owner].row_count, spec.batch_size, draws[owner](number + 1))
 
     run = train_plain(
-        spec.side,
+        spec.side_for(thin_sums(options, cast.owner_data) > 0),
         design.side,
         scaled,
         design.test,
@@ -199,6 +199,7 @@ def build_summary(
                 "accuracy": data.get("accuracy"),
                 "outcome": data.get("outcome"),
                 "selected_groups": data.get("selected_groups", []),
+                "averaged_groups": data.get("averaged_groups", []),
                 "void_groups": data.get("void_groups", []),
                 "absent_owners": story.absent(number),
                 "gas": gas.get(number, {}),

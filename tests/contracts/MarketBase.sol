@@ -183,14 +183,15 @@ abstract contract MarketBase is Test {
         _draw();
     }
 
+    /// @dev One for each position of a group; where the model owner selects, one for each seat.
     function _padHashes() internal view returns (bytes32[] memory hashes) {
-        hashes = new bytes32[](p.groupSize);
+        hashes = new bytes32[](p.groupSize * (p.modelSelection ? uint256(market.getTask(task).groupCount) : 1));
         for (uint256 i = 0; i < hashes.length; ++i) {
             hashes[i] = keccak256(abi.encode("pad", i));
         }
     }
 
-    function _open() internal {
+    function _open() internal virtual {
         uint256 round = uint256(market.getTask(task).round) + 1;
         bytes32[] memory pads = _padHashes();
         vm.prank(MODEL_OWNER);
@@ -304,11 +305,44 @@ abstract contract MarketBase is Test {
         }
     }
 
+    /// @dev How many of the complete groups are selected.
+    function _winners() internal view returns (uint256) {
+        return _countBits(market.getTask(task).complete) - p.faultyGroups - (p.strictSelection ? 2 : 0);
+    }
+
+    /// @dev Which groups the model owner names: the first ones, where a test does not choose others.
+    function _choice() internal virtual returns (uint256 selected) {
+        uint256 complete = market.getTask(task).complete;
+        uint256 left = _winners();
+        for (uint256 group = 0; left != 0; ++group) {
+            if (complete >> group & 1 == 0) continue;
+            selected |= 1 << group;
+            --left;
+        }
+    }
+
+    function _select(uint256 selected) internal {
+        vm.prank(MODEL_OWNER);
+        market.selectGroups(task, ctx, selected);
+    }
+
+    /// @dev From the close of posting to the end of the round, whoever selects.
+    function _finishRound() internal {
+        if (p.modelSelection) _select(_choice());
+        else _settleAll();
+    }
+
     function _round() internal {
         _open();
         _commitAll();
         _postAll();
-        _settleAll();
+        _finishRound();
+    }
+
+    function _countBits(uint256 bitmap) internal pure returns (uint256 count) {
+        for (; bitmap != 0; bitmap >>= 1) {
+            count += bitmap & 1;
+        }
     }
 
     function _pass() internal {

@@ -182,6 +182,38 @@ contract MarketGasTest is MarketBase {
         _measure("withdraw pay", seats[paid], abi.encodeCall(market.withdraw, (_ids(), payable(seats[paid]))), 0);
     }
 
+    /// @dev Six groups of three, each with pads of its own, named by the model owner.
+    function test_model_selection() external {
+        p.modelSelection = true;
+        p.maxGroups = 6;
+        _start();
+        for (uint256 round = 1; round <= 2; ++round) {
+            bytes32[] memory pads = _padHashes();
+            isTrue(pads.length == 18, "a pad for every seat");
+            _measure(
+                string.concat("openRound ", vm.toString(round), ", 18 pads"),
+                MODEL_OWNER,
+                abi.encodeCall(market.openRound, (task, round, "m", "k", "h", 1, pads, new bytes(1000))),
+                0
+            );
+            ctx = market.getTask(task).ctx;
+            _commitAll();
+            _postAll();
+            _measure(
+                string.concat("selectGroups, round ", vm.toString(round)),
+                MODEL_OWNER,
+                abi.encodeCall(market.selectGroups, (task, ctx, _choice())),
+                0
+            );
+        }
+    }
+
+    /// @dev What the market asks the checker for, as a transaction would pay it; a call from outside costs nothing.
+    function test_answers_of_the_checker() external {
+        _measure("escrowRequired", STRANGER, abi.encodeCall(market.escrowRequired, (p)), 0);
+        _measure("settleGas", STRANGER, abi.encodeCall(market.settleGas, (24, 5, 28, 16, true)), 0);
+    }
+
     function test_post_sizes() external {
         _shape(3, 3, 16, 32, 32);
         _postOne(32, "post 1,024 bytes");
@@ -258,5 +290,18 @@ contract MarketGasTest is MarketBase {
         _postAll();
         _pass();
         _measure("late settlement, 24 groups", STRANGER, abi.encodeCall(market.poke, (task)), 0);
+        p.modelSelection = true;
+        _start();
+        bytes32[] memory pads = _padHashes();
+        _measure(
+            "openRound 1, 120 pads",
+            MODEL_OWNER,
+            abi.encodeCall(market.openRound, (task, 1, "m", "k", "h", 1, pads, new bytes(1000))),
+            0
+        );
+        ctx = market.getTask(task).ctx;
+        _commitAll();
+        _postAll();
+        _measure("selectGroups, 24 groups", MODEL_OWNER, abi.encodeCall(market.selectGroups, (task, ctx, _choice())), 0);
     }
 }

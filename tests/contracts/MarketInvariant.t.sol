@@ -4,7 +4,7 @@ pragma solidity ^0.8.30;
 import {IMarket} from "@market/IMarket.sol";
 import {MarketBase} from "./MarketBase.sol";
 
-/// @dev Drives one small task with whatever the fuzzer makes of the model owner, the owners, strangers and the clock. Each action does
+/// @dev Drives one small task after the other, of either kind, with whatever the fuzzer makes of the model owner, the owners, strangers and the clock. Each action does
 /// something the market must accept in the state it finds, so that any revert is a failure; a few do what it must refuse.
 contract Handler is MarketBase {
     uint256 internal constant ACTORS = 12; // up to eleven seats, and one more
@@ -14,6 +14,8 @@ contract Handler is MarketBase {
     uint256 internal lastEnded;
     mapping(uint256 group => uint256) internal lastPaid;
     mapping(uint256 task => bool) internal read;
+    mapping(uint256 task => uint256) internal tallied; // rounds
+    mapping(uint256 task => mapping(uint256 group => uint256)) internal completed; // rounds in which the group was complete at their end
 
     constructor() {
         super.setUp();
@@ -25,20 +27,59 @@ contract Handler is MarketBase {
         p.rounds = 8;
         p.maxMissedRounds = 1;
         p.maxEmptyRounds = 2;
-        _create();
-        taskIds.push(task);
     }
 
     modifier step(bytes32 action) {
         ++steps;
+        // the first call decides of which kind the first task is
+        if (taskIds.length == 0) _createAny(uint256(keccak256(msg.data)));
         _;
         _after(action);
     }
 
+    function _createAny(uint256 seed) private {
+        p.modelSelection = seed % 2 == 1;
+        p.strictSelection = seed / 2 % 2 == 1;
+        vm.deal(MODEL_OWNER, 1e30);
+        _create();
+        taskIds.push(task);
+    }
+
+    /// @dev Notes which groups were complete when the last round ended; the contract forgets it when the next one opens.
+    function _tally() private {
+        IMarket.TaskState memory s = market.getTask(task);
+        if (s.phase != IMarket.RoundPhase.Idle || s.round == tallied[task]) return;
+        tallied[task] = s.round;
+        for (uint256 g = 0; g < s.groupCount; ++g) {
+            completed[task][g] += s.complete >> g & 1;
+        }
+    }
+
+    function _open() internal override {
+        _tally();
+        super._open();
+    }
+
+    /// @dev Where the model owner selects, all complete groups are paid, and no others; where the contract does, at most those.
+    function _checkPaid(uint256 id) private view {
+        bool all = market.getParams(id).modelSelection;
+        uint256[] memory paid = market.getPaidRounds(id);
+        uint256 total = 0;
+        for (uint256 g = 0; g < paid.length; ++g) {
+            isTrue(all ? paid[g] == completed[id][g] : paid[g] <= completed[id][g], "paid as complete");
+            total += completed[id][g];
+        }
+        if (!all) return;
+        equal(market.getTask(id).paid, p.rate * 3 * total, "paid = rate * groupSize * complete groups of all rounds");
+        equal(market.getTask(id).settlementPaid, 0, "nobody settled");
+    }
+
     function _after(bytes32 action) private {
         ++done[action];
+        _tally();
         for (uint256 i = 0; i < taskIds.length; ++i) {
             _checkMoney(taskIds[i]);
+            _checkPaid(taskIds[i]);
         }
         _checkSolvent();
         // nobody is paid twice a round, or before its end
@@ -168,7 +209,10 @@ contract Handler is MarketBase {
         for (uint256 i = 0; i <= seed % 3; ++i) {
             IMarket.TaskState memory s = _sync();
             if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Settle) return;
-            if (seed % 5 == 0) {
+            if (p.modelSelection) {
+                if (seed % 4 == 0) return _silence();
+                _select(_choice());
+            } else if (seed % 5 == 0) {
                 vm.warp(s.turnEnd + 1);
                 bytes memory data = _settleData(s.nextChunk);
                 vm.prank(STRANGER);
@@ -177,6 +221,32 @@ contract Handler is MarketBase {
                 _settle(s.nextChunk);
             }
         }
+    }
+
+    /// @dev Any m of the complete groups; first a choice that must be refused.
+    function _choice() internal override returns (uint256 selected) {
+        uint256 complete = market.getTask(task).complete;
+        uint256 seed = uint256(keccak256(abi.encode(steps, ctx)));
+        uint256 wrong = seed % 16;
+        if (wrong & ~complete != 0 || _countBits(wrong) != _winners()) {
+            vm.prank(MODEL_OWNER);
+            (bool taken,) = address(market).call(abi.encodeCall(market.selectGroups, (task, ctx, wrong)));
+            isTrue(!taken, "a wrong choice is refused");
+        }
+        for (uint256 left = _winners(); left != 0;) {
+            seed = uint256(keccak256(abi.encode(seed)));
+            uint256 bit = 1 << (seed % 4);
+            if (complete & bit == 0 || selected & bit != 0) continue;
+            selected |= bit;
+            --left;
+        }
+        ++done["model owner chose"];
+    }
+
+    function _silence() private {
+        _pass();
+        market.poke(task);
+        if (p.modelSelection) ++done["model owner silent"];
     }
 
     function restoreStake(uint256 seed) external step("restore") {
@@ -282,12 +352,8 @@ contract Handler is MarketBase {
                 market.sitOut(task, ctx);
             }
             _postAll();
-            if (seed / 64 % 4 == 0) {
-                _pass(); // nobody settles: late
-                market.poke(task);
-            } else {
-                _settleAll();
-            }
+            if (seed / 64 % 4 == 0) _silence(); // nobody settles or selects: late
+            else _finishRound();
         }
         if (seed / 16 % 4 == 0) _open(); // also while others may commit
         uint256 seat = group * 3 + (silent ? seed / 256 % 3 : 1 + seed / 256 % 2); // who sat out is alive
@@ -317,19 +383,17 @@ contract Handler is MarketBase {
         _pass();
         market.poke(task);
         isTrue(market.getTask(task).short == 1 << group, "short");
-        if (seed / 32 % 2 == 0) _settleAll();
+        if (seed / 32 % 2 == 0) _finishRound();
         for (uint256 position = 0; position < 3; ++position) {
             if (silent >> position & 1 == 1 && seed >> (8 + position) & 1 == 1) _restore(seated[task][group * 3 + position]);
         }
     }
 
-    function another() external step("another task") {
+    function another(uint256 seed) external step("another task") {
         IMarket.TaskState memory s = _sync();
         if (s.status != IMarket.TaskStatus.Ended && s.status != IMarket.TaskStatus.Cancelled) return;
         if (taskIds.length >= 5) return;
-        vm.deal(MODEL_OWNER, 1e30);
-        _create();
-        taskIds.push(task);
+        _createAny(seed);
         for (uint256 g = 0; g < 24; ++g) {
             lastPaid[g] = 0;
         }
@@ -420,8 +484,16 @@ contract MarketInvariantTest is MarketBase {
 
     /// @dev After each campaign everybody is silent, and everything is withdrawn.
     function afterInvariant() external {
-        string[6] memory names =
-            ["round settled", "late sign of life", "left while joining", "left while running", "expelled", "stake restored"];
+        string[8] memory names = [
+            "round settled",
+            "late sign of life",
+            "left while joining",
+            "left while running",
+            "expelled",
+            "stake restored",
+            "model owner chose",
+            "model owner silent"
+        ];
         for (uint256 i = 0; i < names.length; ++i) {
             emit log_named_uint(names[i], handler.done(bytes32(bytes(names[i]))));
         }

@@ -32,6 +32,8 @@ interface Vm {
     function toString(uint256) external pure returns (string memory);
     function envOr(string calldata, string calldata) external view returns (string memory);
     function deployCode(string calldata) external returns (address);
+    function snapshotState() external returns (uint256);
+    function revertToState(uint256) external returns (bool);
     function snapshotValue(string calldata, string calldata, uint256) external;
 }
 
