@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from omnilytics.daemon.protection.envelope import EnvelopeModel, EnvelopeOwner
-from omnilytics.daemon.protection.group_choice import CONSISTENT, inconsistency
-from omnilytics.daemon.protection.ridge import Moments
 from omnilytics.daemon.protection.secret_head import SecretHeadModel
-from omnilytics.daemon.protection.sides import Floats, Labels, Learned, OwnerSide, Published
+from omnilytics.daemon.protection.sides import Floats, Labels, Learned, OwnerSide, Published, krum_choice
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.quantise import RingLayout
 from scripts.attack_suite.market import Chooser, Scene, Setting, make_scene
@@ -21,8 +19,6 @@ from scripts.toolchain import ROOT
 
 SNAPSHOT = ROOT / "contracts" / "snapshots" / "market.json"
 DECAY = 0.9
-#: A group is left out when the squared error on the model owner's rows falls by this share without it.
-GAIN = 0.01
 
 
 @dataclass
@@ -107,38 +103,36 @@ ENVELOPE_DEFENCES = (
 )
 
 
-def learn_from_good_chooser(scene: Scene) -> Chooser:
-    """Secret-head: the model owner learns from no group that is certainly faulty, and from none without which its own
-    rows are predicted better by GAIN, however many these are. What it pays for is another matter, and unchanged."""
+def _secret_head(scene: Scene) -> SecretHeadModel:
     side = scene.design.side
-    assert isinstance(side, SecretHeadModel) and side.validation is not None
-    mapped, labels = side.feature_map.apply(side.validation.features), side.validation.labels
-    width, classes = side.feature_map.shape.width, side.class_count
-    targets = np.eye(classes)[labels]
+    assert isinstance(side, SecretHeadModel)
+    return side
 
-    def error(chosen: Sequence[Moments]) -> float:
-        total = sum(chosen[1:], chosen[0])
-        return float(np.mean((mapped @ total.solve(side.regulariser) - targets) ** 2))
 
-    def choose(learned: Learned, secret: bytes, means: Mapping[int, Floats]) -> tuple[int, ...]:
-        moments = {group: Moments.from_statistic(values, width, classes) for group, values in means.items()}
-        kept = {group: part for group, part in moments.items() if inconsistency(part) <= CONSISTENT} or moments
-        while len(kept) > 1:
-            now = error(list(kept.values()))
-            without = {out: error([part for group, part in kept.items() if group != out]) for out in kept}
-            worst = min(without, key=lambda group: (without[group], group))
-            if without[worst] > (1.0 - GAIN) * now:
-                break
-            del kept[worst]
-        return tuple(sorted(kept))
+def hold_out_only_chooser(scene: Scene) -> Chooser:
+    """Secret-head: the model owner learns from all groups that it names, good or not."""
+    side, setting = _secret_head(scene), scene.setting
+    return lambda learned, secret, means: side.choose(learned, secret, means, setting.faulty, setting.strict)
 
-    return choose
+
+def scaled_krum_chooser(scene: Scene) -> Chooser:
+    """Secret-head: the model owner's Multi-Krum, G and b each over its own spread."""
+    side, setting = replace(_secret_head(scene), selection="krum"), scene.setting
+    return lambda learned, secret, means: side.choose(learned, secret, means, setting.faulty, setting.strict)
+
+
+def plain_krum_chooser(scene: Scene) -> Chooser:
+    """Secret-head: Multi-Krum on the statistics as they are, which is what a contract would compute."""
+    setting = scene.setting
+    return lambda learned, secret, means: krum_choice(means, setting.faulty, setting.strict)
 
 
 SECRET_HEAD_DEFENCES = (
-    Defence("as it is: hold-out drops f groups", on_chain=False),
-    Defence("learn from good groups only, however few", chooser=learn_from_good_chooser, on_chain=False),
-    Defence("27 owners in 9 groups, f = 3", lambda setting: replace(setting, owners=27, faulty=3), on_chain=False),
+    Defence("as it is: learns from the groups that do its own rows no harm", on_chain=False),
+    Defence("hold-out drops f groups, learns from all others", chooser=hold_out_only_chooser, on_chain=False),
+    Defence("Multi-Krum by the model owner, G and b scaled", chooser=scaled_krum_chooser, on_chain=False),
+    Defence("Multi-Krum as on the contract, common pads", chooser=plain_krum_chooser),
+    Defence("as it is, 27 owners in 9 groups, f = 3", lambda setting: replace(setting, owners=27, faulty=3), on_chain=False),
 )
 
 

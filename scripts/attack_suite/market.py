@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,7 +83,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out: accuracy (a fraction), the last state, selected groups by round, and what was published and
+    """What came out: accuracy (a fraction), the last state, groups learnt from by round, and what was published and
     posted: group means, float64[d] each, by round."""
 
     accuracy: float
@@ -179,7 +179,8 @@ def play(
         if choose is not None:
             chosen = choose(learned, secret, means)
         elif spec.means.model_selection:
-            chosen = model.choose(learned, secret, means, setting.faulty, setting.strict)
+            named = model.choose(learned, secret, means, setting.faulty, setting.strict)
+            chosen = model.trust(learned, secret, means, named)
         else:
             chosen = contract_choice(sums, layout, setting)
         learned = model.learn(learned, secret, np.mean([means[group] for group in chosen], axis=0))
@@ -199,8 +200,3 @@ def contract_choice(sums: NDArray[np.int64], layout: RingLayout, setting: Settin
 def choose_all(learned: Learned, secret: bytes, means: Mapping[int, Floats]) -> tuple[int, ...]:
     """Plain averaging: no defence."""
     return tuple(sorted(means))
-
-
-def without_clip_headroom(setting: Setting, scene: Scene, share: float) -> Setting:
-    """The setting with a clip of `share` of the one that the model owner would choose."""
-    return replace(setting, clip=float(f"{share * scene.design.spec.clip:.3g}"))
