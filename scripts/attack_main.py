@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import click
 
-from scripts.attack_suite.report import IMAGES, PAGE, Amount, poisoning_parts, privacy_parts, stealing_parts, write
+from scripts.attack_suite.report import (
+    IMAGES,
+    PAGE,
+    Amount,
+    Part,
+    poisoning_parts,
+    privacy_parts,
+    stealing_parts,
+    write,
+)
 
 TOPICS = ("stealing", "poisoning", "privacy", "all")
 STEPS, QUICK_STEPS = 300, 5
@@ -35,18 +45,18 @@ def main(topic: str, quick: bool, seeds: int, to_page: bool) -> None:
 
     if to_page:
         IMAGES.mkdir(exist_ok=True)
-    runs = {
+    runs: dict[str, Callable[[], Iterator[Part]]] = {
         "stealing": lambda: stealing_parts(amount, say),
         "poisoning": lambda: poisoning_parts(amount, say),
         "privacy": lambda: privacy_parts(amount, say, IMAGES if to_page else None),
     }
     for name, run in runs.items():
-        if topic in (name, "all"):
-            parts = run()
-            for part, text in parts.items():
-                click.echo(f"## {part}\n\n{text}\n")
+        if topic not in (name, "all"):
+            continue
+        for part in run():
+            click.echo(f"## {part[0]}\n\n{part[1]}\n")
             if to_page:
-                write(parts, command, day)
+                write(part, command, day)
                 click.echo(PAGE, err=True)
 
 

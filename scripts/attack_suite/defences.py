@@ -132,7 +132,9 @@ SECRET_HEAD_DEFENCES = (
     Defence("hold-out drops f groups, learns from all others", chooser=hold_out_only_chooser, on_chain=False),
     Defence("Multi-Krum by the model owner, G and b scaled", chooser=scaled_krum_chooser, on_chain=False),
     Defence("Multi-Krum as on the contract, common pads", chooser=plain_krum_chooser),
-    Defence("as it is, 27 owners in 9 groups, f = 3", lambda setting: replace(setting, owners=27, faulty=3), on_chain=False),
+    Defence(
+        "as it is, 27 owners in 9 groups, f = 3", lambda setting: replace(setting, owners=27, faulty=3), on_chain=False
+    ),
 )
 
 

@@ -19,7 +19,16 @@ from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.quantise import dequantise, quantise
 from scripts.attack_suite.market import Scene, Setting, make_scene, merged
 from scripts.attack_suite.tables import spread, table
-from tests.adversaries.reconstruction import GradientSeen, MomentsSeen, Seen, Trap, drawn_like, fit_rows, matched, recover_rows
+from tests.adversaries.reconstruction import (
+    GradientSeen,
+    MomentsSeen,
+    Seen,
+    Trap,
+    drawn_like,
+    fit_rows,
+    matched,
+    recover_rows,
+)
 
 ALIKE, SAME = 0.9, 0.98
 
@@ -64,7 +73,7 @@ def rounded(values: Floats, clip: float, owners: int, generator: np.random.Gener
 
 def rounding_noise(clip: float, owners: int) -> float:
     """Standard deviation of `rounded`'s error, of a value."""
-    return clip * max(owners, 3) / ((1 << 14) - 1) / np.sqrt(6.0 * owners)
+    return float(clip * max(owners, 3) / ((1 << 14) - 1) / np.sqrt(6.0 * owners))
 
 
 def owners_rows(scene: Scene, case: Case) -> Dataset:
@@ -173,7 +182,7 @@ def recovery_table(cases: Sequence[Case], seeds: Sequence[int], steps: int, say:
         results = [attack(case, scene_of(case, seed), steps) for seed in seeds]
         lines.append([case.words, allowed(case, results[0].rows), *_cells(results)])
         say(" | ".join(lines[-1]))
-    return table(["what the model owner holds", "owners accept it", *HEAD], lines)
+    return said_seeds(seeds) + table(["what the model owner holds", "owners accept it", *HEAD], lines)
 
 
 def collusion_table(
@@ -181,7 +190,7 @@ def collusion_table(
 ) -> tuple[str, dict[str, list[Recovered]]]:
     """Sums over so many honest owners: of a group of n with n - 1 or fewer colluders, which take their part out. Also
     what the difference of two tasks gives where one owner left: a sum over that owner. And the first seed's rows."""
-    lines, pictures = [], {}
+    lines, pictures = [], dict[str, list[Recovered]]()
     for name, (width, looks, words) in PICTURES.items():
         pictures[name] = []
         for count in counts:
@@ -190,7 +199,7 @@ def collusion_table(
             pictures[name].append(results[0])
             lines.append([words, str(count), *_cells(results)])
             say(" | ".join(lines[-1]))
-    return table(["what is posted", "honest owners in the sum", *HEAD], lines), pictures
+    return said_seeds(seeds) + table(["what is posted", "honest owners in the sum", *HEAD], lines), pictures
 
 
 def trap_table(widths: Sequence[int], seeds: Sequence[int], say: Callable[[str], None]) -> str:
@@ -211,7 +220,7 @@ def trap_table(widths: Sequence[int], seeds: Sequence[int], say: Callable[[str],
             same.append(100 * float((alike > SAME).mean()))
         lines.append([f"mlp:{width}", str(rows.row_count), spread(shares, 0), spread(same, 0)])
         say(" | ".join(lines[-1]))
-    return table(["hostile network", "rows in the sum", f"over {ALIKE}, %", f"over {SAME}, %"], lines)
+    return said_seeds(seeds) + table(["hostile network", "rows in the sum", f"over {ALIKE}, %", f"over {SAME}, %"], lines)
 
 
 def best_matches(rows: Floats, found: Floats) -> Floats:
@@ -243,7 +252,12 @@ def class_shares_table(seeds: Sequence[int], say: Callable[[str], None]) -> str:
         lines.append([f"{skew:g}", spread(guess), spread(largest), spread(after)])
         say(" | ".join(lines[-1]))
     head = ["skew", "guess: every share 10 %, error in points", "its largest error", "error with common pads"]
-    return table(head, lines)
+    return said_seeds(seeds) + table(head, lines)
+
+
+def said_seeds(seeds: Sequence[int]) -> str:
+    """A line before a table."""
+    return f"Digits, seeds: {len(seeds)}.\n\n"
 
 
 def class_shares(labels: Labels, classes: int) -> Floats:

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from omnilytics.daemon.protection.sides import Floats, Learned, OwnerSide, Published, StatisticFunction, honest_statistic
+from omnilytics.daemon.protection.sides import (
+    Floats,
+    Learned,
+    OwnerSide,
+    Published,
+    StatisticFunction,
+    honest_statistic,
+)
 from omnilytics.daemon.task_design import TaskDesign, Wishes, design_task
 from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset, dirichlet_split, load_digits, split_holdout
+from omnilytics.peers.errors import VectorError
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.quantise import RingLayout, check_budget, dequantise, quantise, to_ring
 
@@ -103,7 +112,7 @@ def merged(parts: tuple[Dataset, ...]) -> Dataset:
 
 
 def load(name: str) -> Dataset:
-    """"digits", or a table of scikit-learn's: "breast-cancer", "wine"."""
+    """ "digits", or a table of scikit-learn's: "breast-cancer", "wine"."""
     if name == "digits":
         return load_digits()
     from sklearn import datasets  # slow to import
@@ -183,7 +192,9 @@ def play(
             chosen = model.trust(learned, secret, means, named)
         else:
             chosen = contract_choice(sums, layout, setting)
-        learned = model.learn(learned, secret, np.mean([means[group] for group in chosen], axis=0))
+        # A step that leaves the numbers is refused by the model owner: it keeps the model that it had.
+        with suppress(VectorError):
+            learned = model.learn(learned, secret, np.mean([means[group] for group in chosen], axis=0))
         selected.append(chosen)
         shown.append(published)
         posted.append(means)

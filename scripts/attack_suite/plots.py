@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 
 from scripts.attack_suite.inversion import PICTURES, Recovered
 from scripts.attack_suite.market import Scene
@@ -14,6 +15,8 @@ from tests.adversaries.reconstruction import correlations, matched
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+
+Floats = NDArray[np.float64]
 
 SHOWN = 10
 SIDE = 8
@@ -43,13 +46,14 @@ def pictures(
     return written
 
 
-def _shown(results: Sequence[Recovered], scene: Scene) -> np.ndarray:
+def _shown(results: Sequence[Recovered], scene: Scene) -> Floats:
     """Rows of the first owner that are in all of the sums, of as many classes as it has."""
     least = min(result.rows.row_count // count for result, count in zip(results, _counts(results), strict=True))
     rows = scene.owners[0].take(np.arange(least))
     _, first = np.unique(rows.labels, return_index=True)
     rest = np.setdiff1d(np.arange(least), first)
-    return rows.features[np.concatenate([first, rest])[:SHOWN]]
+    result: Floats = rows.features[np.concatenate([first, rest])[:SHOWN]]
+    return result
 
 
 def _counts(results: Sequence[Recovered]) -> list[int]:
@@ -58,8 +62,9 @@ def _counts(results: Sequence[Recovered]) -> list[int]:
     return [max(1, -(-result.rows.row_count // one)) for result in results]
 
 
-def _matches(result: Recovered, wanted: np.ndarray) -> np.ndarray:
+def _matches(result: Recovered, wanted: Floats) -> Floats:
     """What was found for each of the wanted rows."""
     _, match = matched(result.rows.features, result.found)
     where = correlations(wanted, result.rows.features).argmax(axis=1)
-    return result.found[match[where]]
+    found: Floats = result.found[match[where]]
+    return found

@@ -101,7 +101,7 @@ def poison_table(setting: Setting, seeds: Sequence[int], kinds: Sequence[str], s
     clean = [play(scene) for scene in scenes]
     clean_average = [play(scene, choose=choose_all) for scene in scenes]
     rows = []
-    within, beyond = [], []
+    within, beyond = list[tuple[float, str, str]](), list[tuple[float, str, str]]()
     for kind in kinds:
         if kind == "replay" and setting.rounds == 1:
             continue  # nothing to replay
@@ -143,14 +143,18 @@ def verdict(within: Sequence[tuple[float, str, str]], beyond: Sequence[tuple[flo
     return said + f"Below -{COVERED:g} points beyond f: {', '.join(names) or 'nothing'}.\n"
 
 
-def defended(
-    defence: Defence, scene: Scene, hostile: Mapping[int, StatisticFunction] | None = None
-) -> Outcome:
+def defended(defence: Defence, scene: Scene, hostile: Mapping[int, StatisticFunction] | None = None) -> Outcome:
     """A run under a defence."""
     return play(scene, hostile, defence.chooser(scene), defence.sides(scene))
 
 
-def defence_table(defences: Sequence[Defence], setting: Setting, seeds: Sequence[int], kinds: Sequence[str], say: Callable[[str], None]) -> str:
+def defence_table(
+    defences: Sequence[Defence],
+    setting: Setting,
+    seeds: Sequence[int],
+    kinds: Sequence[str],
+    say: Callable[[str], None],
+) -> str:
     """The poisons that are hardest to see against other defences, with the gas of a round."""
     rows = []
     for defence in defences:
@@ -172,5 +176,3 @@ def defence_table(defences: Sequence[Defence], setting: Setting, seeds: Sequence
         rows.append(cells)
         say(" | ".join(cells))
     return table(["defence", "gas a round, M", "clean, %", *(WORDS[kind] for kind in kinds)], rows)
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,8 @@ SLOW_KINDS = ("noise", "scale", "sign-flip", "label-flip", "little")
 LOUD = ("noise", "scale", "sign-flip-3", "label-flip", "one-label", "little", "backdoor")
 
 Say = Callable[[str], None]
+#: Name and text of a generated part of the page.
+Part = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -42,54 +44,50 @@ class Amount:
     quick: bool
 
 
-def stealing_parts(amount: Amount, say: Say) -> dict[str, str]:
+def stealing_parts(amount: Amount, say: Say) -> Iterator[Part]:
     """Promise 1."""
-    settings = STOLEN[2:3] if amount.quick else STOLEN
-    parts = {"stealing": stealing.stealing_table(settings, range(amount.seeds), say)}
+    settings = STOLEN[-1:] if amount.quick else STOLEN
+    yield "stealing", stealing.stealing_table(settings, range(amount.seeds), say)
     if not amount.quick:
-        fidelity = stealing.fidelity_table([PERTURBED, TABLE_PERTURBED], range(amount.seeds), say)
-        parts["perturbed-fidelity"] = fidelity
-    return parts
+        yield "perturbed-fidelity", stealing.fidelity_table([PERTURBED, TABLE_PERTURBED], range(amount.seeds), say)
 
 
-def poisoning_parts(amount: Amount, say: Say) -> dict[str, str]:
+def poisoning_parts(amount: Amount, say: Say) -> Iterator[Part]:
     """Promise 3."""
     kinds = poisoning.FAST if amount.quick else tuple(poisoning.WORDS)
     many, few = range(amount.seeds), range(amount.slow_seeds)
-    parts = {"poisoning-secret-head": poisoning.poison_table(SECRET_HEAD, many, kinds, say)}
+    yield "poisoning-secret-head", poisoning.poison_table(SECRET_HEAD, many, kinds, say)
     if amount.quick:
-        return parts
-    parts["poisoning-secret-head-table"] = poisoning.poison_table(TABLE_SECRET_HEAD, many, kinds, say)
-    parts["poisoning-envelope"] = poisoning.poison_table(ENVELOPE, many, kinds, say)
-    parts["defences-secret-head"] = poisoning.defence_table(SECRET_HEAD_DEFENCES, SECRET_HEAD, many, LOUD, say)
-    parts["defences-envelope"] = poisoning.defence_table(ENVELOPE_DEFENCES, ENVELOPE, many, poisoning.HARD, say)
-    parts["poisoning-perturbed"] = poisoning.poison_table(PERTURBED, few, SLOW_KINDS, say)
-    return parts
+        return
+    yield "poisoning-secret-head-table", poisoning.poison_table(TABLE_SECRET_HEAD, many, kinds, say)
+    yield "defences-secret-head", poisoning.defence_table(SECRET_HEAD_DEFENCES, SECRET_HEAD, many, LOUD, say)
+    yield "poisoning-envelope", poisoning.poison_table(ENVELOPE, many, kinds, say)
+    yield "defences-envelope", poisoning.defence_table(ENVELOPE_DEFENCES, ENVELOPE, many, poisoning.HARD, say)
+    yield "poisoning-perturbed", poisoning.poison_table(PERTURBED, few, SLOW_KINDS, say)
 
 
-def privacy_parts(amount: Amount, say: Say, images: Path | None) -> dict[str, str]:
+def privacy_parts(amount: Amount, say: Say, images: Path | None) -> Iterator[Part]:
     """Promise 2. images: a folder for the pictures, None for none."""
-    few = range(amount.slow_seeds)
-    widths = (64,) if amount.quick else (64, 256, 1024)
-    parts = {
-        "traps": inversion.trap_table(widths, range(amount.seeds), say),
-        "class-shares": inversion.class_shares_table(range(amount.seeds), say),
-    }
+    many, few = range(amount.seeds), range(amount.slow_seeds)
+    yield "traps", inversion.trap_table((64,) if amount.quick else (64, 256, 1024), many, say)
+    yield "class-shares", inversion.class_shares_table(many, say)
     if amount.quick:
         cases: Sequence[inversion.Case] = (inversion.Case("a quick look", 32, 1),)
-        return parts | {"recovery": inversion.recovery_table(cases, few, amount.steps, say)}
-    parts["collusion"], recovered = inversion.collusion_table(few, amount.steps, inversion.OWNER_COUNTS, say)
+        yield "recovery", inversion.recovery_table(cases, few, amount.steps, say)
+        return
+    # One seed: that of the pictures.
+    text, recovered = inversion.collusion_table(range(1), amount.steps, inversion.OWNER_COUNTS, say)
+    yield "collusion", text
     if images is not None:
         from scripts.attack_suite.plots import pictures  # slow to import
 
         scene = inversion.scene_of(inversion.WIDTHS[0], 0)
         for path in pictures(images, recovered, inversion.OWNER_COUNTS, scene):
             say(str(path))
-    parts["recovery"] = inversion.recovery_table(inversion.WIDTHS, few, amount.steps, say)
-    return parts
+    yield "recovery", inversion.recovery_table(inversion.WIDTHS, few, amount.steps, say)
 
 
-def write(parts: dict[str, str], command: str, day: str) -> None:
-    """Puts the parts into the page, each with its command and day."""
-    for name, text in parts.items():
-        replace_part(PAGE, name, f"`{command}`, {day}.\n\n{text}")
+def write(part: Part, command: str, day: str) -> None:
+    """Puts a part into the page, with its command and day."""
+    name, text = part
+    replace_part(PAGE, name, f"`{command}`, {day}.\n\n{text}")

@@ -144,8 +144,8 @@ def canonical_error(setting: Setting, seed: int) -> float:
     shown, side = outcome.published[-1], scene.design.side
     assert isinstance(shown, PublishedPerturbation) and isinstance(side, PerturbedModel)
     # What the last round was published from is one step before what was learned: play without it.
-    before = play(Scene(replace(setting, rounds=setting.rounds - 1), seed, scene.design, scene.owners, scene.own)).learned.weights
-    true = canonical_hidden(side.model, before)
+    before = play(replace(scene, setting=replace(setting, rounds=setting.rounds - 1)))
+    true = canonical_hidden(side.model, before.learned.weights)
     return float(np.linalg.norm(canonical_hidden(side.model, shown.payload.weights) - true) / np.linalg.norm(true))
 
 
