@@ -220,7 +220,9 @@ def trap_table(widths: Sequence[int], seeds: Sequence[int], say: Callable[[str],
             same.append(100 * float((alike > SAME).mean()))
         lines.append([f"mlp:{width}", str(rows.row_count), spread(shares, 0), spread(same, 0)])
         say(" | ".join(lines[-1]))
-    return said_seeds(seeds) + table(["hostile network", "rows in the sum", f"over {ALIKE}, %", f"over {SAME}, %"], lines)
+    return said_seeds(seeds) + table(
+        ["hostile network", "rows in the sum", f"over {ALIKE}, %", f"over {SAME}, %"], lines
+    )
 
 
 def best_matches(rows: Floats, found: Floats) -> Floats:

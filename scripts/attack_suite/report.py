@@ -23,6 +23,10 @@ TABLE_SECRET_HEAD = Setting("secret-head", "random:32", 1, "breast-cancer")
 TABLE_PERTURBED = Setting("perturbed", "mlp:16", 20, "breast-cancer")
 TABLE_ENVELOPE = Setting("envelope", "softmax", 20, "breast-cancer")
 
+CHOICES = tuple(
+    Setting("secret-head", f"random:{width}", rounds)
+    for width, rounds in ((32, 1), (64, 1), (96, 1), (96, 3), (128, 1), (256, 1), (512, 1))
+)
 STOLEN = (ENVELOPE, PERTURBED, SECRET_HEAD, WIDE, TABLE_ENVELOPE, TABLE_PERTURBED, TABLE_SECRET_HEAD)
 #: The perturbed market takes seconds a run, so it sees fewer poisons.
 SLOW_KINDS = ("noise", "scale", "sign-flip", "label-flip", "little")
@@ -49,6 +53,7 @@ def stealing_parts(amount: Amount, say: Say) -> Iterator[Part]:
     settings = STOLEN[-1:] if amount.quick else STOLEN
     yield "stealing", stealing.stealing_table(settings, range(amount.seeds), say)
     if not amount.quick:
+        yield "widths", stealing.width_table(CHOICES, range(amount.seeds), say)
         yield "perturbed-fidelity", stealing.fidelity_table([PERTURBED, TABLE_PERTURBED], range(amount.seeds), say)
 
 

@@ -13,6 +13,7 @@ from omnilytics.daemon.protection.sides import Floats
 from omnilytics.daemon.training import squared_error
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import as_published
+from scripts.attack_suite.defences import gas_of_round
 from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, merged, play
 from scripts.attack_suite.tables import spread, table
 from tests.adversaries.thief import (
@@ -95,7 +96,7 @@ def steal_perturbed(thief: Thief) -> Stolen:
     return {words: (accuracy, thief.alone) for words, accuracy in found.items()}
 
 
-def steal_secret_head(thief: Thief) -> Stolen:
+def steal_secret_head(thief: Thief, colluders: Sequence[int] = COLLUDERS) -> Stolen:
     """A map and no head: the thief learns a head of its own, from its rows or those of owners that collude."""
     published, test = thief.outcome.published[0], thief.test
     assert isinstance(published, PublishedMap)
@@ -106,7 +107,7 @@ def steal_secret_head(thief: Thief) -> Stolen:
         return best_learnt(rows, test, apply(rows.features), mapped_test)
 
     found = {f"new head on the map, {OWN_ROWS} rows": (head(thief.rows), thief.alone)}
-    for count in COLLUDERS:
+    for count in colluders:
         rows = merged(owners[:count])
         words = f"the same, all rows of {count} owner{'s' if count > 1 else ''}"
         found[words] = (head(rows), best_alone(rows, test, thief.scene.seed))
@@ -135,6 +136,34 @@ def stealing_table(settings: Sequence[Setting], seeds: Sequence[int], say: Calla
             say(" | ".join(cells))
     head = ["data", "protection", "attack", "stolen model, %", "market's model, %", "thief alone, %", "gain, points"]
     return table(head, rows)
+
+
+def width_table(settings: Sequence[Setting], seeds: Sequence[int], say: Callable[[str], None]) -> str:
+    """What to choose under secret-head: accuracy, gas, rows that a group needs, and what the map is worth to a thief."""
+    rows = []
+    for setting in settings:
+        thieves = [make_thief(setting, seed) for seed in seeds]
+        spec = thieves[0].scene.design.spec
+        batches = [thief.scene.batch(owner, 1).row_count for thief in thieves for owner in range(setting.owners)]
+        gains = []
+        for thief in thieves:
+            stolen, alone = next(iter(steal_secret_head(thief, ()).values()))
+            gains.append(100 * (stolen - alone))
+        rows.append(
+            [
+                setting.architecture,
+                str(setting.rounds),
+                spread([100 * thief.outcome.accuracy for thief in thieves]),
+                f"{spec.side.value_count:,}",
+                f"{setting.rounds * gas_of_round(setting, spec.side.value_count, on_chain=False) / 1e6:.1f}",
+                str(spec.least_group_rows),
+                str(min(batches) * setting.group_size),
+                spread(gains, sign=True),
+            ]
+        )
+        say(" | ".join(rows[-1]))
+    head = ["map", "rounds", "accuracy, %", "values", "gas of all rounds, M", "rows that a group needs", "rows it has"]
+    return table([*head, "gain of a thief with 50 rows, points"], rows)
 
 
 def canonical_error(setting: Setting, seed: int) -> float:
