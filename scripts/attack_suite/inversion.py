@@ -18,7 +18,7 @@ from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.quantise import dequantise, quantise
 from scripts.attack_suite.market import Scene, Setting, make_scene, merged
-from scripts.attack_suite.tables import spread, table
+from scripts.attack_suite.tables import said_seeds, spread, table
 from tests.adversaries.reconstruction import (
     GradientSeen,
     MomentsSeen,
@@ -255,11 +255,6 @@ def class_shares_table(seeds: Sequence[int], say: Callable[[str], None]) -> str:
         say(" | ".join(lines[-1]))
     head = ["skew", "guess: every share 10 %, error in points", "its largest error", "error with common pads"]
     return said_seeds(seeds) + table(head, lines)
-
-
-def said_seeds(seeds: Sequence[int]) -> str:
-    """A line before a table."""
-    return f"Digits, seeds: {len(seeds)}.\n\n"
 
 
 def class_shares(labels: Labels, classes: int) -> Floats:

@@ -15,7 +15,7 @@ from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import as_published
 from scripts.attack_suite.defences import gas_of_round
 from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, merged, play
-from scripts.attack_suite.tables import spread, table
+from scripts.attack_suite.tables import said_seeds, spread, table
 from tests.adversaries.thief import (
     Disguise,
     best_alone,
@@ -135,11 +135,11 @@ def stealing_table(settings: Sequence[Setting], seeds: Sequence[int], say: Calla
             rows.append(cells)
             say(" | ".join(cells))
     head = ["data", "protection", "attack", "stolen model, %", "market's model, %", "thief alone, %", "gain, points"]
-    return table(head, rows)
+    return said_seeds(seeds) + table(head, rows)
 
 
 def width_table(settings: Sequence[Setting], seeds: Sequence[int], say: Callable[[str], None]) -> str:
-    """What to choose under secret-head: accuracy, gas, rows that a group needs, and what the map is worth to a thief."""
+    """What to choose under secret-head: accuracy, gas, rows that a group needs, what the map is worth to a thief."""
     rows = []
     for setting in settings:
         thieves = [make_thief(setting, seed) for seed in seeds]
@@ -163,7 +163,7 @@ def width_table(settings: Sequence[Setting], seeds: Sequence[int], say: Callable
         )
         say(" | ".join(rows[-1]))
     head = ["map", "rounds", "accuracy, %", "values", "gas of all rounds, M", "rows that a group needs", "rows it has"]
-    return table([*head, "gain of a thief with 50 rows, points"], rows)
+    return said_seeds(seeds) + table([*head, "gain of a thief with 50 rows, points"], rows)
 
 
 def canonical_error(setting: Setting, seed: int) -> float:
@@ -215,7 +215,7 @@ def fidelity_table(settings: Sequence[Setting], seeds: Sequence[int], say: Calla
             ]
         )
         say(" | ".join(rows[-1]))
-    return table(
+    return said_seeds(seeds) + table(
         [
             "data",
             "model",

@@ -23,6 +23,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def said_seeds(seeds: Sequence[int]) -> str:
+    """A line before a table."""
+    return f"Seeds: {len(seeds)}.\n\n"
+
+
 def begin_mark(name: str) -> str:
     """The line before a generated part."""
     return f"<!-- {name}: written by scripts/attack, do not edit -->"
