@@ -11,7 +11,7 @@ from omnilytics.daemon.protection.sides import StatisticFunction
 from omnilytics.daemon.training.data import Dataset
 from scripts.attack_suite.defences import Defence, gas_of_round
 from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, play
-from scripts.attack_suite.tables import spread, table
+from scripts.attack_suite.tables import said_seeds, spread, table
 from tests.adversaries.poisons import POISONS
 from tests.adversaries.quiet_poisons import TARGET_CLASS, for_one_owner, stamp
 
@@ -175,4 +175,4 @@ def defence_table(
             cells.append("; ".join(parts))
         rows.append(cells)
         say(" | ".join(cells))
-    return table(["defence", "gas a round, M", "clean, %", *(WORDS[kind] for kind in kinds)], rows)
+    return said_seeds(seeds) + table(["defence", "gas a round, M", "clean, %", *(WORDS[kind] for kind in kinds)], rows)
