@@ -7,8 +7,10 @@ import sys
 import click
 
 from omnilytics.daemon.commands.initialise import init
+from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.owner import owner
+from omnilytics.daemon.commands.policy import policy
 from omnilytics.daemon.commands.tasks import tasks
 from omnilytics.peers.errors import OmniLyticsError
 
@@ -26,8 +28,10 @@ def cli() -> None:
 
 
 cli.add_command(init)
+cli.add_command(ledger)
 cli.add_command(model)
 cli.add_command(owner)
+cli.add_command(policy)
 cli.add_command(tasks)
 
 

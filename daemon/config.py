@@ -5,15 +5,20 @@ from __future__ import annotations
 import difflib
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from omnilytics.peers.errors import ConfigurationError
 
 # Bounds what a file of nothing but dots or brackets can cost.
 _MOST_BYTES = 16_384
+# Tables of the file that others read: daemon/policy.py and daemon/training/private.py.
+_TABLES = ("policy", "privacy")
+
+_Table = TypeVar("_Table")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,12 @@ class Settings:
     stall_seconds: float = 60.0
     skew_seconds: float = 60.0
     verbose: bool = False
+    # Those tables of the file that it has, as they stand there; see `table`.
+    tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """One table of the file, empty where it is missing; whoever reads it checks it."""
+        return self.tables.get(name, {})
 
     @property
     def market_address(self) -> bytes:
@@ -92,7 +103,7 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
 
     Raises ConfigurationError for a file that is not TOML, an unknown key or a value of a wrong type.
     """
-    known = {field.name: field for field in fields(Settings) if field.name != "home"}
+    known = {entry.name: entry for entry in fields(Settings) if entry.name not in ("home", "tables")}
     path = home / "config.toml"
     said: dict[str, Any] = {}
     if path.exists():
@@ -107,9 +118,13 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
             raise ConfigurationError(f"{path}: {error}") from error
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    tables = {name: said.pop(name) for name in _TABLES if name in said}
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"'{name}' in {path} is no table", help=f"write [{name}] and its keys below it")
     for name in said:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
+            close = difflib.get_close_matches(name, (*known, *_TABLES), n=1)
             raise ConfigurationError(
                 f"unknown option '{name}' in {path}" + (f"; did you mean '{close[0]}'?" if close else "")
             )
@@ -131,4 +146,36 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
             raise ConfigurationError(f"option '{name}' is negative: {value!r}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigurationError(f"option '{name}' is not finite: {value!r}")
-    return Settings(home, **said)
+    return Settings(home, **said, tables=tables)
+
+
+def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Table:
+    """One table of the file as a dataclass whose fields, with their defaults, are the table's keys.
+
+    A field's default tells its type: a whole number, a number, or a list of texts (kept as a tuple). Raises
+    ConfigurationError for an unknown key, with a suggestion, for a value of a wrong type, and for a negative one.
+    """
+    known = {entry.name: entry.default for entry in fields(into)}  # type: ignore[arg-type]
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1)
+            raise ConfigurationError(
+                f"unknown key '{key}' in [{name}]" + (f"; did you mean '{close[0]}'?" if close else "")
+            )
+        if isinstance(known[key], tuple):
+            fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
+            values[key] = tuple(value) if fits else ()
+        else:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+            fits = number and (isinstance(known[key], float) or isinstance(value, int))
+            # Before anything prints it: Python refuses to print thousands of digits.
+            if fits and isinstance(value, int) and abs(value) >= 2**256:
+                raise ConfigurationError(f"'{key}' in [{name}] is a number beyond 256 bits")
+            if fits and value < 0:
+                raise ConfigurationError(f"'{key}' in [{name}] is negative: {value!r}")
+            values[key] = float(value) if fits and isinstance(known[key], float) else value
+        if not fits:
+            wanted = {tuple: "a list of texts", int: "a whole number", float: "a number"}[type(known[key])]
+            raise ConfigurationError(f"'{key}' in [{name}] has a value of the wrong type; it is {wanted}")
+    return into(**values)

@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from omnilytics.daemon.ledger import Exposure, Mechanism
 from omnilytics.peers.errors import JournalError
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+# What brings a journal from version N to N + 1; the first makes a new one. Journals live for years: never change one.
+_MIGRATIONS = (
+    """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE nonces (task INTEGER PRIMARY KEY, nonce BLOB NOT NULL);
 CREATE TABLE rounds (task INTEGER, round INTEGER, ctx BLOB NOT NULL, PRIMARY KEY (task, round));
@@ -39,7 +41,17 @@ CREATE TABLE group_sums (
 CREATE TABLE transactions (
     nonce INTEGER PRIMARY KEY, duty TEXT NOT NULL, hash BLOB NOT NULL, raw BLOB NOT NULL, block INTEGER
 );
-"""
+""",
+    """
+CREATE TABLE exposures (
+    task INTEGER, round INTEGER, posted INTEGER NOT NULL, market BLOB NOT NULL, model_owner BLOB NOT NULL,
+    architecture TEXT NOT NULL, kind BLOB NOT NULL, group_size INTEGER NOT NULL, protection TEXT NOT NULL,
+    noise_multiplier REAL NOT NULL, batch_rows INTEGER NOT NULL, rows INTEGER NOT NULL, secret_batch INTEGER NOT NULL,
+    clip_norm REAL NOT NULL, delta REAL NOT NULL, epsilon REAL, PRIMARY KEY (task, round)
+);
+""",
+)
+_SCHEMA_VERSION = len(_MIGRATIONS)
 
 
 @dataclass(frozen=True)
@@ -65,13 +77,11 @@ class Journal:
             # FULL: an acknowledged commit survives a power cut; WAL keeps readers (verification) out of the way.
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
             # Damage shows now, not when a vector that is committed to is read to be posted.
             problem = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if problem != "ok":
                 raise sqlite3.DatabaseError(f"it is damaged: {problem.strip()}")
-            if version == 0:
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={_SCHEMA_VERSION}; COMMIT;")
+            version = self._migrate()
         except sqlite3.DatabaseError as error:
             raise JournalError(
                 f"journal {path} cannot be opened: {error}",
@@ -82,6 +92,25 @@ class Journal:
                 f"journal {path} is of version {version}; this program knows {_SCHEMA_VERSION}",
                 help="upgrade the program",
             )
+
+    def _migrate(self) -> int:
+        """Brings the schema up to date, all steps or none; the version that the journal has then."""
+        if self._version() < _SCHEMA_VERSION:
+            # Immediately: a second process that opens the same journal waits here, and finds the work done.
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for number in range(self._version(), _SCHEMA_VERSION):
+                    for statement in filter(str.strip, _MIGRATIONS[number].split(";")):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version={number + 1}")
+                self._db.execute("COMMIT")
+            except sqlite3.Error:
+                self._db.rollback()
+                raise
+        return self._version()
+
+    def _version(self) -> int:
+        return int(self._db.execute("PRAGMA user_version").fetchone()[0])
 
     def close(self) -> None:
         """Closes the file."""
@@ -132,6 +161,10 @@ class Journal:
         assert row is not None
         return bytes(row[0])
 
+    def joins(self, task: int) -> bool:
+        """Whether a nonce was made for a task: a join is on the chain, or on its way."""
+        return self._row("SELECT 1 FROM nonces WHERE task = ?", task) is not None
+
     # --- a data owner's rounds ----------------------------------------------
 
     def claim_round(self, task: int, round_number: int, ctx: bytes) -> bool:
@@ -166,6 +199,44 @@ class Journal:
         statement = "SELECT ctx, root, vector, quantised FROM vectors WHERE task = ? AND round = ?"
         row = self._row(statement, task, round_number)
         return StoredVector(row[0], row[1], row[2], np.frombuffer(row[3], "<i8")) if row else None
+
+    # --- the privacy ledger ---------------------------------------------------
+
+    def plan_exposure(self, exposure: Exposure) -> None:
+        """Notes what posting a round's vector will give away. The first note of a round stays, as its vector does."""
+        how = exposure.mechanism
+        self._write(
+            "INSERT OR IGNORE INTO exposures VALUES (?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            exposure.task,
+            exposure.round,
+            exposure.market,
+            exposure.model_owner,
+            exposure.architecture,
+            exposure.kind,
+            exposure.group_size,
+            exposure.protection,
+            how.noise_multiplier,
+            how.batch_rows,
+            how.rows,
+            how.secret_batch,
+            exposure.clip_norm,
+            exposure.delta,
+            exposure.epsilon,
+        )
+
+    def enter_exposure(self, task: int, round_number: int) -> bool:
+        """Enters a noted round into the ledger, for ever: its vector is about to be posted. False without a note."""
+        self._write("UPDATE exposures SET posted = 1 WHERE task = ? AND round = ? AND NOT posted", task, round_number)
+        return self._row("SELECT 1 FROM exposures WHERE task = ? AND round = ?", task, round_number) is not None
+
+    def exposures(self) -> list[Exposure]:
+        """The ledger: every round whose vector was posted, or was about to be when the daemon died."""
+        rows = self._rows(
+            "SELECT task, round, market, model_owner, architecture, kind, group_size, protection, "
+            "noise_multiplier, batch_rows, rows, secret_batch, clip_norm, delta, epsilon "
+            "FROM exposures WHERE posted ORDER BY rowid"
+        )
+        return [_exposure(row) for row in rows]
 
     # --- the model owner's rounds ---------------------------------------------
 
@@ -227,3 +298,10 @@ class Journal:
         """Transactions sent but not seen mined, by nonce: (nonce, duty, hash, raw)."""
         statement = "SELECT nonce, duty, hash, raw FROM transactions WHERE block IS NULL ORDER BY nonce"
         return self._rows(statement)
+
+
+def _exposure(row: tuple[Any, ...]) -> Exposure:
+    noise_multiplier, batch_rows, rows, secret_batch = row[8:12]
+    mechanism = Mechanism(noise_multiplier, batch_rows, rows, bool(secret_batch))
+    values: tuple[Any, ...] = (*row[:8], mechanism, *row[12:])
+    return Exposure(*values)

@@ -2,6 +2,9 @@
 
 Monitoring reads nothing but these files, so the fields are an interface: see FIELDS. Secrets
 registered with `protect` are cut out of every line, whatever field they try to leave by.
+
+Lines that strangers can cause (FLOODABLE) are limited, see log_flood: `data.count` of a summary is how many lines of
+its kind were not written since the last that was.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
+
+from omnilytics.daemon.log_flood import OTHERS, Flood
+from omnilytics.peers.errors import MessageError
 
 SCHEMA_VERSION = 1
 # Every line has the first eight; the others where they apply. `data` holds what only one event has.
@@ -21,6 +28,7 @@ FIELDS = (
     "level", "msg", "task", "round", "group", "phase", "dur_ms", "peer_to",
     "tx", "block", "gas", "wei", "code", "data",
 )  # fmt: skip
+FLOODABLE = frozenset(("message.dropped",))
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -32,15 +40,24 @@ def show(value: bytes) -> str:
 class Logger:
     """Writes one participant's log."""
 
-    def __init__(self, path: Path | None, role: str, peer: str, terminal: TextIO | None = None) -> None:
-        """Args: path of the JSON-lines file (None: no file), the participant's role and address, and
-        where readable text goes (None: nowhere)."""
+    def __init__(
+        self,
+        path: Path | None,
+        role: str,
+        peer: str,
+        terminal: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args: path of the JSON-lines file (None: no file), the participant's role and address,
+        where readable text goes (None: nowhere), and a clock (seconds) by which floods are limited."""
         self._path = path
         self._file: TextIO | None = None
         self._terminal = terminal
         self._role = role
         self._peer = peer
         self._seq = 0
+        self._clock = clock
+        self._flood = Flood()
         self._boot_id = secrets.token_hex(8)
         # Secrets and the ways in which they could be written.
         self._secrets: dict[bytes, tuple[str, ...]] = {}
@@ -73,6 +90,20 @@ class Logger:
 
     def __call__(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
         """Logs an event. Fields that are not in FIELDS go into `data`; bytes are shown as hex."""
+        if event in FLOODABLE and not self._flood.admits(msg, fields.get("peer_to"), level, self._clock()):
+            self.summarise()
+            return
+        self._write(event, msg, level, fields)
+
+    def summarise(self, at_once: bool = False) -> None:
+        """Tells how many lines were not written, where that is due; `at_once` in any case."""
+        for told in self._flood.summaries(self._clock(), at_once):
+            kind = told.kind
+            text = f"{told.count} {kind.reason}" if kind is OTHERS else f"{kind.reason}: {told.count} more times"
+            fields = {"code": MessageError.code, "peer_to": kind.sender, "count": told.count}
+            self._write("message.dropped", text, told.level, fields)
+
+    def _write(self, event: str, msg: str, level: str, fields: dict[str, Any]) -> None:
         self._seq += 1
         line: dict[str, Any] = {
             "v": SCHEMA_VERSION,
@@ -106,7 +137,8 @@ class Logger:
         return text
 
     def close(self) -> None:
-        """Closes the file; nothing may be logged after it."""
+        """Tells what is not told yet and closes the file; nothing may be logged after it."""
+        self.summarise(at_once=True)
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -38,7 +38,8 @@ class ModelPart(ModelRoundPlayer):
     def __init__(self, node: Node, choices: ModelChoices, task_id: int | None = None) -> None:
         super().__init__(node, choices, task_id)
         self._finished_round = 0
-        self._working = ""
+        # What is under way off the event loop: a selection that the deadline overtook, and finishing, may be at once.
+        self._working: set[str] = set()
         self._failed_work_at = -1
         self._done = False
 
@@ -174,14 +175,14 @@ class ModelPart(ModelRoundPlayer):
         opening = await node.chain.opening(self._task, round_number, snapshot.block)
         complete = tuple(bits(state.complete))
         parts = await node.chain.posted(opening, snapshot.block)
-        self._working = key
+        self._working.add(key)
 
         def work() -> Aggregate:
             vectors = PostedVectors.collect(parts, params, opening.ctx, complete)
             return self._decrypt(vectors, opening, secrets[1], None, ())
 
         async def proceed(found: Aggregate | OmniLyticsError) -> None:
-            if self._worked(found, snapshot, round_number):
+            if self._worked(key, found, snapshot, round_number):
                 assert isinstance(found, Aggregate)
                 chosen = bitmap(found.selected)
                 self._send(snapshot, key, "selectGroups", self._task, opening.ctx, chosen, phase="settle")
@@ -190,11 +191,11 @@ class ModelPart(ModelRoundPlayer):
 
     def _busy(self, work: str, snapshot: TaskSnapshot) -> bool:
         """Whether this work is under way, or could not be done with what this block shows."""
-        return self._working == work or self._failed_work_at == snapshot.block
+        return work in self._working or self._failed_work_at == snapshot.block
 
-    def _worked(self, outcome: object, snapshot: TaskSnapshot, round_number: int) -> bool:
+    def _worked(self, work: str, outcome: object, snapshot: TaskSnapshot, round_number: int) -> bool:
         """Whether work succeeded; if not, it is tried again with the next block. Raises what only people can mend."""
-        self._working = ""
+        self._working.discard(work)
         if isinstance(outcome, CommitmentError):
             # The RPC shows fewer logs than the contract counted: look again with the next block.
             self._failed_work_at = snapshot.block
@@ -208,7 +209,8 @@ class ModelPart(ModelRoundPlayer):
         """Decrypts a round that is over; rounds that could not be read before are caught up in order."""
         node, params = self._node, snapshot.params
         target = self._finished_round + 1
-        if self._busy(f"finish {target}", snapshot):
+        key = f"finish {target}"
+        if self._busy(key, snapshot):
             return
         opening = await node.chain.opening(self._task, target, snapshot.block)
         ended = await node.chain.round_events("RoundEnded", opening, snapshot.block)
@@ -230,7 +232,7 @@ class ModelPart(ModelRoundPlayer):
         parts = await node.chain.posted(opening, snapshot.block) if complete else []
         secrets = node.journal.round_secrets(self._task, target)
         learned, side = self._learned, self._choices.side
-        self._working = f"finish {target}"
+        self._working.add(key)
 
         def work() -> RoundResult:
             found, after = NOTHING, learned
@@ -242,7 +244,7 @@ class ModelPart(ModelRoundPlayer):
             return RoundResult(outcome, complete, after, side.accuracy(after, self._choices.test), found)
 
         async def proceed(result: RoundResult | OmniLyticsError) -> None:
-            if self._worked(result, snapshot, target):
+            if self._worked(key, result, snapshot, target):
                 assert isinstance(result, RoundResult)
                 self._take(target, result, slashed)
 

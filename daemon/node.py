@@ -83,6 +83,8 @@ class Surroundings:
     # Unix seconds, only to be compared with the chain's.
     wall: Callable[[], float] = time.time
     entropy: Callable[[int], bytes] = os.urandom
+    # How often its part is told that time has passed.
+    tick_seconds: float = TICK_SECONDS
     signals: bool = True
 
 
@@ -211,6 +213,7 @@ class Node:
             if self._second_chain is not None:
                 await self._second_chain.close()
             self.journal.close()
+            self.log.summarise(at_once=True)
             self.log("daemon.exit", f"exit: {reason}", reason=reason)
             self.log.close()
 
@@ -245,14 +248,14 @@ class Node:
     async def _play(self, part: Part) -> None:
         await part.prepare()
         watching = asyncio.create_task(self._watch(part))
+        # It never ends by itself: if it has, its error is ours, and one more event wakes us to see it.
+        watching.add_done_callback(lambda _: self._events.put_nowait(TimePassed()))
         try:
             while not part.finished:
-                getting = asyncio.create_task(self._events.get())
-                await asyncio.wait({getting, watching}, return_when=asyncio.FIRST_COMPLETED)
+                event = await self._events.get()
                 if watching.done():
-                    getting.cancel()
                     await watching
-                await self._handle(part, await getting)
+                await self._handle(part, event)
         finally:
             await end_tasks([watching])
 
@@ -278,11 +281,12 @@ class Node:
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK_SECONDS)
+            await asyncio.sleep(self._surroundings.tick_seconds)
             self._events.put_nowait(TimePassed())
 
     async def _heartbeat(self) -> None:
         while True:
+            self.log.summarise()
             self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 

@@ -7,10 +7,18 @@ peers.owner_round. This module only performs: journal, broker, chain, training.
 from __future__ import annotations
 
 import asyncio
+import math
+from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
+from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.ledger import Exposure, Ledger, kind_of
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
+from omnilytics.daemon.policy import Offer, allow_round, consent
 from omnilytics.daemon.posting import PostedVectors, post_parts
 from omnilytics.daemon.spec import TaskSpec, decode_spec
 from omnilytics.peers import owner_round
@@ -34,6 +42,7 @@ from omnilytics.peers.errors import (
     JournalError,
     ModelMismatchError,
     ParameterError,
+    PolicyError,
 )
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import (
@@ -44,6 +53,7 @@ from omnilytics.peers.market import (
     TaskStatus,
     bits,
 )
+from omnilytics.peers.owner_round import OwnerRound
 
 
 class OwnerPart(OwnerRoundPlayer):
@@ -56,6 +66,10 @@ class OwnerPart(OwnerRoundPlayer):
         self._done = False
         self._safe_mode = False
         self._told_short = False
+        self._offer: Offer
+        # Rounds that are in the ledger; how often our group was paid, and had posted when that last grew.
+        self._entered: set[int] = set()
+        self._last_paid = (0, 0)
 
     @property
     def finished(self) -> bool:
@@ -65,7 +79,7 @@ class OwnerPart(OwnerRoundPlayer):
     async def prepare(self) -> None:
         """Finds a task that fits our data and policy, waiting for one where none is named.
 
-        Raises DataError, ParameterError or FundsError when the task that was named does not fit.
+        Raises DataError, ParameterError, ModelMismatchError or PolicyError when the task that was named does not fit.
         """
         node = self._node
         known = node.journal.get("task")
@@ -82,7 +96,7 @@ class OwnerPart(OwnerRoundPlayer):
                     await self._accept(task)
                     self.task_id = task
                     break
-                except (DataError, ParameterError, FundsError, ModelMismatchError) as error:
+                except (DataError, ParameterError, ModelMismatchError, PolicyError) as error:
                     refused.add(task)
                     node.log("task.refused", str(error), code=error.code, task=task)
             else:
@@ -94,13 +108,20 @@ class OwnerPart(OwnerRoundPlayer):
         """Reads a task's description and checks our data and policy against it."""
         node = self._node
         head = await node.chain.head()
-        spec_bytes, _ = await node.chain.created_task(task, head.number)
+        spec_bytes, model_owner = await node.chain.created_task(task, head.number)
         spec = decode_spec(spec_bytes)
         params = await node.chain.params(task)
-        if params.stake > self._choices.max_stake:
-            raise FundsError(
-                f"task {task} wants a stake of {params.stake} wei, more than {self._choices.max_stake} wei",
-                help="raise --max-stake, or join another task",
+        dataset, choices = self._choices.dataset, self._choices
+        noise, delta = choices.privacy.noise_multiplier, choices.privacy.delta
+        self._offer = Offer(task, model_owner, spec, params, dataset.row_count, noise, delta, choices.secret_batch)
+        self._check_rows(spec, params)
+        # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
+        if not node.journal.joins(task):
+            consent(choices.policy, self._offer, Ledger.of(node.journal.exposures()))
+        if choices.privacy.active and spec.protection != "envelope":
+            raise ParameterError(
+                f"[privacy] is set, and there is no local noise for the protection {spec.protection}",
+                help="join envelope tasks, or take [privacy] out of config.toml",
             )
         if spec.side.value_count != params.value_count:
             raise ModelMismatchError(
@@ -109,8 +130,6 @@ class OwnerPart(OwnerRoundPlayer):
         if spec.means.model_selection != params.model_selection:
             who = "model owner" if params.model_selection else "contract"
             raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
-        dataset = self._choices.dataset
-        self._check_rows(spec, params)
         if dataset.column_count != spec.feature_count:
             raise DataError(
                 f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
@@ -119,20 +138,13 @@ class OwnerPart(OwnerRoundPlayer):
         self._spec, self._dataset = spec, dataset.with_classes(spec.classes)
 
     def _check_rows(self, spec: TaskSpec, params: TaskParams) -> None:
-        """Raises DataError or ParameterError where rows would be used twice, or a sum would give single rows away."""
+        """Raises DataError where some row would have to be used twice."""
         rows = self._choices.dataset.row_count
         if spec.means.fresh_rows and rows < spec.batch_size * params.rounds:
             raise DataError(
                 f"dataset has {rows} rows, the task needs {spec.batch_size * params.rounds}: {params.rounds} rounds of "
                 f"at least {spec.batch_size}, each row used once",
                 help="bring more rows, or join another task",
-            )
-        together = spec.batch_size * params.group_size
-        if together < spec.least_group_rows and not self._choices.allow_thin_sums:
-            raise ParameterError(
-                f"a group's sum would hold {together} rows; with protection {spec.protection} and "
-                f"{spec.architecture} fewer than {spec.least_group_rows} give single rows away",
-                help="join another task, or allow it with --allow-thin-sums",
             )
 
     async def handle(self, event: Event) -> None:
@@ -203,7 +215,8 @@ class OwnerPart(OwnerRoundPlayer):
                     key = f"poke {snapshot.state.status} {snapshot.state.round} {snapshot.state.phase}"
                     self._send(snapshot, key, "poke", self._task, reason=reason)
                 case PlayRound(round_number) if not self._safe_mode:
-                    await self._play(snapshot, round_number)
+                    if await self._allows_round(snapshot, round_number):
+                        await self._play(snapshot, round_number)
                 case PostVector(round_number) if not self._safe_mode:
                     await self.post_vector(snapshot, round_number)
                 case SettleChunk():
@@ -289,6 +302,83 @@ class OwnerPart(OwnerRoundPlayer):
             self._done = True
         return True
 
+    # ------------------------------------------------------------- policy and ledger
+
+    async def _allows_round(self, snapshot: TaskSnapshot, round_number: int) -> bool:
+        """Whether the policy allows one more round; one that it does not is sat out, in its words."""
+        node, choices = self._node, self._choices
+        if snapshot.state.ctx in self._refused_rounds:
+            return False
+        if self._round is not None:
+            return True
+        bounded = choices.policy.maximum_epsilon < math.inf
+        ledger = Ledger.of(node.journal.exposures())
+        unpaid = await self._unpaid_rounds(snapshot, ledger)
+        if not bounded and not unpaid and not choices.privacy.noise_multiplier:
+            return True
+        if node.journal.vector(self._task, round_number) is not None:
+            # Its noise is in it, and its mates may wait for it.
+            return True
+        if choices.privacy.noise_multiplier:
+            # Accounting takes some tenths of a second; what is worked out here is remembered there.
+            await asyncio.to_thread(self._exposure, round_number, self._offer)
+        try:
+            allow_round(choices.policy, self._offer, ledger, unpaid)
+        except PolicyError as error:
+            self._sit_out(snapshot.state.ctx, round_number, str(error), ())
+            return False
+        return True
+
+    async def _unpaid_rounds(self, snapshot: TaskSnapshot, ledger: Ledger) -> int:
+        """Rounds posted since our group was last paid, as far as this life of the daemon has seen."""
+        posted = ledger.rounds_of(self._task)
+        me = snapshot.member(self._node.me)
+        if posted <= self._choices.policy.maximum_unpaid_rounds or me is None:
+            return 0
+        paid = (await self._node.chain.paid_rounds(self._task))[snapshot.group_of(me)]
+        if paid != self._last_paid[0]:
+            self._last_paid = paid, posted
+        return posted - self._last_paid[1]
+
+    def _exposure(self, round_number: int, offer: Offer) -> Exposure:
+        """What posting this round's vector gives away, epsilon counted over everything that was posted before."""
+        privacy, epsilon = self._choices.privacy, None
+        if offer.noise_multiplier > 0.0:
+            noisy = Ledger.of(self._node.journal.exposures()).mechanisms
+            rounds = {each: count for each, count in noisy.items() if each.noise_multiplier > 0.0}
+            rounds[offer.mechanism] = rounds.get(offer.mechanism, 0) + 1
+            epsilon = epsilon_of(rounds, offer.delta)
+        return Exposure(
+            self._task,
+            round_number,
+            self._node.chain.market,
+            offer.model_owner,
+            offer.spec.architecture,
+            kind_of(offer.spec),
+            offer.params.group_size,
+            offer.spec.protection,
+            offer.mechanism,
+            privacy.clip_norm,
+            privacy.delta if epsilon is not None else 0.0,
+            epsilon,
+        )
+
+    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
+        # With the vector, because a restart may bring another [privacy], but never another vector.
+        self._node.journal.plan_exposure(self._exposure(round_.opening.round, self._offer))
+        super()._commit(round_, vector, root, quantised)
+
+    def _enter_ledger(self, round_number: int) -> None:
+        """Enters a round before the first of its bytes can leave; once, whatever happens."""
+        if round_number in self._entered:
+            return
+        journal = self._node.journal
+        if not journal.enter_exposure(self._task, round_number):
+            # Journalled by a version that knew neither ledger nor noise.
+            journal.plan_exposure(self._exposure(round_number, replace(self._offer, noise_multiplier=0.0)))
+            journal.enter_exposure(self._task, round_number)
+        self._entered.add(round_number)
+
     # --------------------------------------------------------- post, settle, collect
 
     async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
@@ -309,6 +399,8 @@ class OwnerPart(OwnerRoundPlayer):
             posted = await self._node.chain.posted(opening, snapshot.block)
             there = {part.first_chunk for part in posted if part.seat == me.seat}
             parts = [part for part in parts if part.first_chunk not in there]
+        if parts:
+            self._enter_ledger(round_number)
         # All parts are queued at once; the queue keeps their order.
         for part in parts:
             key = f"post {round_number} {part.first_chunk}"

@@ -17,11 +17,13 @@ from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.node import Node
+from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.training.update import Update, compute_update
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
@@ -58,14 +60,15 @@ class OwnerChoices:
     # Entropy of a round's batch, and of round 0 for what is drawn once a task; os.urandom, except on testbeds that
     # must be replayed.
     batch_entropy: Callable[[int], bytes]
-    # wei; a task with a larger stake is left alone.
-    max_stake: int = 10**18
+    # Which tasks are joined, and what is done to every gradient before it leaves.
+    policy: Policy = field(default_factory=Policy)
+    privacy: PrivacyOptions = field(default_factory=PrivacyOptions)
+    # Whether nobody else can replay the batches.
+    secret_batch: bool = True
     # Whether a slashed stake is restored without asking.
     restore_stake: bool = False
     statistic: StatisticFunction = honest_statistic
     withdraw_to: bytes | None = None
-    # Whether a group's sum may hold so few rows that single ones could be recovered from it.
-    allow_thin_sums: bool = False
 
 
 class OwnerRoundPlayer:
@@ -258,7 +261,7 @@ class OwnerRoundPlayer:
         rounding_entropy = node.entropy(8 * params.value_count)
         stepless = await self._stepless_rounds(opening)
         started = node.clock()
-        side = spec.side_for(self._choices.allow_thin_sums)
+        side = spec.side_for(self._choices.policy.allow_thin_sums)
 
         def work() -> Update:
             plaintext = open_model(encrypted, model_key, opening)

@@ -6,9 +6,10 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from omnilytics.daemon.accounting import load_library
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
@@ -16,11 +17,13 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy, read_policy
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
 from omnilytics.daemon.training.models import Architecture
+from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
 from omnilytics.peers.errors import ConfigurationError, DataError
 
 # A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
@@ -34,7 +37,7 @@ class OwnerOptions:
     data: Path
     label: str | None = None
     task: int | None = None
-    max_stake: int = 10**18
+    max_stake: int | None = None
     withdraw_to: str | None = None
     seed: str | None = None
     restore_stake: bool = False
@@ -105,6 +108,14 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
+def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False) -> Policy:
+    """The policy in force: [policy] of the folder's file, with the flags over it. Raises ConfigurationError."""
+    policy = read_policy(settings.table("policy"))
+    if allow_thin_sums:
+        policy = replace(policy, allow_thin_sums=True)
+    return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
+
+
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
     _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
@@ -128,14 +139,21 @@ def run_owner(
             withdraw_to = b""
         if len(withdraw_to) != 20:
             raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
+    # A testbed's hostile owner has its own statistic, and no privacy to keep.
+    privacy = read_privacy(settings.table("privacy")) if statistic is honest_statistic else PrivacyOptions()
+    if privacy.noise_multiplier > 0.0:
+        load_library()
+    if privacy.active:
+        statistic = private_gradient(privacy)
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        options.max_stake,
-        options.restore_stake,
-        statistic,
-        withdraw_to,
-        options.allow_thin_sums,
+        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        privacy=privacy,
+        secret_batch=options.seed is None,
+        restore_stake=options.restore_stake,
+        statistic=statistic,
+        withdraw_to=withdraw_to,
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")

@@ -77,6 +77,8 @@ def decode_spec(data: bytes) -> TaskSpec:
         )
         if not fine or spec.side.value_count < 1:
             raise ValueError("a value is out of range")
+        if spec.means.clip not in (None, spec.clip):
+            raise ValueError(f"a clip of {spec.clip}, protection {spec.protection} has {spec.means.clip}")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OmniLyticsError) as error:
         raise ParameterError(
             f"the task's description cannot be used: {error}", help="do not join it, or upgrade the program"

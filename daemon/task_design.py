@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -70,6 +71,11 @@ def design_task(wishes: Wishes, own: Dataset) -> TaskDesign:
             f"protection {means.name} needs lanes of {means.least_lane_bits} bits or more, not {wishes.lane_bits}",
             help=f"--lane-bits {means.least_lane_bits}",
         )
+    # Owners would refuse such a description, but only after it was paid for.
+    if wishes.batch_size is not None and wishes.batch_size < 1:
+        raise ParameterError(f"batch size {wishes.batch_size} is below 1", help="raise --batch-size")
+    if wishes.clip is not None and not (math.isfinite(wishes.clip) and wishes.clip > 0):
+        raise ParameterError(f"a clip of {wishes.clip} is not above 0", help="raise --clip, or leave it out")
     scaling = FeatureScaling.fit(own.features)
     scaled = Dataset(scaling.apply(own.features), own.labels, own.classes)
     test, validation = scaled, scaled

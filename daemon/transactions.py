@@ -7,6 +7,7 @@ has not seen yet, is not sent twice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,8 +28,9 @@ from omnilytics.peers.errors import ChainError, FundsError, ParameterError
 
 RECEIPT_POLL_SECONDS = 0.05
 MAX_RECEIPT_PAUSE_SECONDS = 1.0
-# How often a transaction that is waited for is suspected to lack its predecessor.
+# How often a transaction that is waited for is suspected to lack its predecessor, and one that was mined to be lost.
 GAP_SECONDS = 5.0
+_ANY_NONCE = 2**63 - 1
 RETRY_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
@@ -114,7 +116,7 @@ class TransactionQueue:
         await self._resend()
         self._resent.set()
         while True:
-            order = await self._orders.get()
+            order = await self._next_order()
             try:
                 receipt = await self._perform(order)
                 self._done_at[order.key] = receipt.block
@@ -131,6 +133,18 @@ class TransactionQueue:
                     order.done.set_exception(error)
             finally:
                 self._pending.discard(order.key)
+
+    async def _next_order(self) -> _Order:
+        """Waits for an order. Meanwhile what was mined and is lost again is handed over again, or nobody would ever
+        miss it: a task whose creation a reorg has thrown out gives no duty any more."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GAP_SECONDS):
+                    return await self._orders.get()
+            try:
+                await self._mend_gap(_ANY_NONCE if self._nonce is None else self._nonce)
+            except ChainError as error:
+                self._log("rpc.error", str(error), "warning", code=error.code)
 
     async def _resend(self) -> None:
         """Hands transactions of an earlier life to the RPC again, the same bytes."""

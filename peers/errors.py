@@ -3,6 +3,7 @@
 OmniLyticsError                  exit 1   anything that has no better name
 ├── ConfigurationError           exit 2   an option or the configuration file is wrong
 │   └── PortError                exit 5   a local port or socket cannot be had
+├── PolicyError                  exit 2   a task, or a round, is not what the owner's policy allows
 ├── ParameterError               exit 2   a number is outside what the protocol allows
 │   └── BudgetError              exit 2   sums would not fit the ring
 ├── KeyFileError                 exit 6   a key is missing, exposed, damaged or weak
@@ -64,6 +65,17 @@ class PortError(ConfigurationError):
     code = "configuration.port"
     exit_code = 5
     default_help = "stop the process that uses the port, or configure another one"
+
+
+class PolicyError(OmniLyticsError):
+    """A task or a round is not what the owner's own policy allows: the task is not joined, the round is sat out.
+
+    The message names the key of the policy in brackets at its end. The user changes the key, or leaves the task alone.
+    """
+
+    code = "policy"
+    exit_code = 2
+    default_help = "change the key in brackets under [policy] in config.toml, or leave the task alone"
 
 
 class ParameterError(OmniLyticsError):

@@ -387,7 +387,9 @@ def _heard_model_key(
 ) -> tuple[OwnerRound, list[OwnerEffect]]:
     if keccak(key) != state.opening.key_hash:
         raise MessageError("the model key is not the one that the chain names")
-    if keccak(pad_seed) != state.opening.pad_hashes[_pad_index(state)]:
+    # A slice, because an RPC may show any number of pads.
+    index = _pad_index(state)
+    if state.opening.pad_hashes[index : index + 1] != (keccak(pad_seed),):
         raise MessageError("the pad is not the one that the chain names")
     receipt = ModelKeyReceived(
         state.keys.ctx, state.keys.address, state.model_owner.address, receipt_digest(key, pad_seed)

@@ -48,16 +48,16 @@ CASES = (
 def row(words: str, summary: dict[str, Any], clean: float) -> str:
     """A run as a line of the table."""
     hostile = {owner["group"] for owner in summary["owners"] if owner["poisoned"]}
-    chosen = sum(bool(hostile & set(item["selected_groups"])) for item in summary["rounds"])
-    selected = f"{chosen} of {len(summary['rounds'])}" if hostile else "-"
+    learned = sum(bool(hostile & set(item["averaged_groups"])) for item in summary["rounds"])
+    used = f"{learned} of {len(summary['rounds'])}" if hostile else "-"
     final = summary["accuracy_final"]
-    return f"| {words} | {selected} | {100 * final:.2f} % | {100 * (final - clean):+.2f} |"
+    return f"| {words} | {used} | {100 * final:.2f} % | {100 * (final - clean):+.2f} |"
 
 
 async def measure(options: TestbedOptions, runs: Path) -> list[str]:
     """Runs all cases, one after the other, and returns the table's lines."""
     lines = [
-        "| poisoned | rounds in which its group was selected | final accuracy | points to clean |",
+        "| poisoned | rounds in which the model owner learned from its group | final accuracy | points to clean |",
         "|---|---|---|---|",
     ]
     clean = 0.0
@@ -76,29 +76,43 @@ async def measure(options: TestbedOptions, runs: Path) -> list[str]:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rounds", type=int, default=20, show_default=True)
+@click.option("--rounds", type=int, default=20, show_default=True, help="Of the envelope's runs.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--owners", type=int, default=18, show_default=True)
 def main(rounds: int, seed: int, owners: int) -> None:
-    """Run every poison and write docs/poisoning.md."""
-    options = TestbedOptions(owners=owners, rounds=rounds, seed=seed)
+    """Run every poison against the default and against the envelope, and write docs/poisoning.md."""
     stamp = datetime.now(UTC)
-    lines = asyncio.run(measure(options, ROOT / "runs" / f"poisons-{stamp:%Y-%m-%dT%H-%M-%S}"))
     arguments = " ".join(sys.argv[1:])
-    head = (
-        "# Poisoning, measured\n\n"
+    page = [
+        "# Poisoning, measured on a chain",
+        "",
         f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}`, {stamp:%Y-%m-%d}, with real chain, "
-        f"broker and processes: {owners} owners in groups of 3,\n"
-        f"digits, softmax regression, {rounds} rounds, Dirichlet skew 10, f = 1, seed {seed}. One run a row. "
-        "Groups are drawn on the chain, so another run differs by\n"
-        "some tenths of a point; one row of the model owner's test set is 0.28 points.\n\n"
-    )
-    foot = (
-        "\n\nOnly noise and scale by a whole group are claimed to be rejected always. A sign flip of factor 1 late in "
-        "training is as short as an\nhonest gradient, and Krum cannot tell them apart; one poisoned owner is diluted "
-        "by its honest mates.\n"
-    )
-    PAGE.write_text(head + "\n".join(lines) + foot, encoding="utf-8")
+        f"broker and processes: {owners} owners in groups of 3, digits,",
+        f"Dirichlet skew 10, f = 1, seed {seed}. One run a row. Groups are drawn on the chain: another run differs by "
+        "some tenths of a point. Many more attacks, over several seeds, in one process: [attacks.md](attacks.md).",
+    ]
+    for options, words in (
+        (
+            TestbedOptions(owners=owners, seed=seed),
+            "one round; the model owner selects with its own rows. One row of its test set is 0.56 points.",
+        ),
+        (
+            TestbedOptions(owners=owners, rounds=rounds, seed=seed, protection="envelope"),
+            f"softmax regression, {rounds} rounds; the contract selects with Multi-Krum. One row of the model owner's "
+            "test set is 0.28 points.",
+        ),
+    ):
+        folder = ROOT / "runs" / f"poisons-{stamp:%Y-%m-%dT%H-%M-%S}-{options.protection}"
+        lines = asyncio.run(measure(options, folder))
+        page += ["", f"## {options.protection}", "", words[0].upper() + words[1:], "", *lines]
+    page += [
+        "",
+        "Where the contract selects, only noise and scale by a whole group are claimed to be rejected always. A sign "
+        "flip of factor 1 late in training is as short as an",
+        "honest gradient, and Krum cannot tell them apart; one poisoned owner is diluted by its honest mates.",
+        "",
+    ]
+    PAGE.write_text("\n".join(page), encoding="utf-8")
     click.echo(PAGE, err=True)
 
 

@@ -6,12 +6,23 @@ Exit codes: 0 nothing broke; 1 an invariant does not hold; 2 wrong options; 130 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
 from tests.simulator.campaign import RPC_FAULTS, WRITE_FAULTS, Tally, campaign, one_fault_each, one_reorg_each, replay
+from tests.simulator.fault_table import lines
 from tests.simulator.plan import PROFILES
 from tests.simulator.scenario import Report
+
+
+def _as_range(_context: click.Context, _option: click.Parameter, value: str | None) -> range | None:
+    if value is None:
+        return None
+    first, colon, end = value.partition(":")
+    if not colon or not first.isdecimal() or not end.isdecimal() or int(first) >= int(end):
+        raise click.BadParameter("use A:B, as 0:500 for the scenarios 0 to 499")
+    return range(int(first), int(end))
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -20,8 +31,13 @@ from tests.simulator.scenario import Report
 @click.option("--scenario", type=click.IntRange(0), help="Play only this one: to see a failure again.")
 @click.option("--profile", type=click.Choice(PROFILES), help="With --scenario: other faults for the same number.")
 @click.option("--trace", is_flag=True, help="With --scenario: show all logs and blocks, in virtual seconds.")
-@click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="Number of the first scenario.")
-@click.option("--step", type=click.IntRange(1), default=1, show_default=True, help="Play every so manieth: to share.")
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Play in so many processes.")
+@click.option("--scenarios", metavar="A:B", callback=_as_range, help="Play exactly the scenarios A to B - 1.")
+@click.option(
+    "--results",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep a line for each scenario here; what is there already is not played again: to go on, to join parts.",
+)
 @click.option("--every-write", is_flag=True, help="One small task: each journal write fails once, in every way.")
 @click.option("--every-call", type=click.IntRange(1), metavar="N", help="The same: every Nth RPC call fails once.")
 @click.option("--every-reorg", type=click.IntRange(1, 32), metavar="DEPTH", help="One reorg, each depth and phase.")
@@ -33,8 +49,9 @@ def main(
     scenario: int | None,
     profile: str | None,
     trace: bool,
-    first: int,
-    step: int,
+    jobs: int,
+    scenarios: range | None,
+    results: Path | None,
     every_write: bool,
     every_call: int | None,
     every_reorg: int | None,
@@ -44,7 +61,7 @@ def main(
     """Play tasks in virtual time and check what must hold.
 
     \b
-    scripts/simulate --rounds 10000 --seed 1            the long run
+    scripts/simulate --rounds 10000 --seed 1            the long run; the same with any number of --jobs
     scripts/simulate --seed 1 --scenario 17 --trace     one scenario again, with everything that happened
     scripts/simulate --every-write                      kill -9, torn write, full disk at every journal write
     scripts/simulate --every-reorg 32                   a reorg of every depth in every phase
@@ -62,7 +79,8 @@ def main(
         elif every_reorg is not None:
             played = one_reorg_each(seed, range(1, every_reorg + 1))
         else:
-            played = campaign(seed, rounds, first, step, keep_going, seconds)
+            wanted = rounds if scenarios is None else None
+            played = campaign(seed, wanted, scenarios, jobs, keep_going, seconds, results)
         for report, tally in played:
             if report.violations:
                 _show(report)
@@ -98,8 +116,8 @@ def _summary(seed: int, tally: Tally) -> None:
         f"in {tally.seconds:.0f} s"
     )
     click.echo("rounds: " + ", ".join(f"{count} {name}" for name, count in sorted(tally.outcomes.items())))
-    for name, count in sorted(tally.counters.items()):
-        click.echo(f"{count:>10}  {name}")
+    for line in lines(tally.counters, tally.rounds):
+        click.echo(line)
     click.echo(f"{len(tally.failures)} scenarios in which something broke")
     for report in tally.failures:
         click.echo(f"  scenario {report.plan.number} ({report.plan.profile}): {report.violations[0]}")

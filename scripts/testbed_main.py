@@ -80,12 +80,18 @@ _KINDS = ", ".join(POISONS)
 )
 @click.option("--poison", metavar="KIND:COUNT", help=f"So many whole groups are hostile: {_KINDS}.")
 @click.option("--poison-owners", metavar="KIND:COUNT", help="So many single owners are hostile.")
-@click.option("--kill", multiple=True, metavar="WHO@WHEN[:ROUND]", help="model@settle or owner@post; round 3.")
+@click.option(
+    "--kill", multiple=True, metavar="WHO@WHEN[:ROUND]", help="model@settle or owner@post; in round 3, or the last."
+)
 @click.option(
     "--chaos", type=float, default=0.0, help="In every round kill this share of the owners and start them again."
 )
-@click.option("--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2.")
-@click.option("--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2.")
+@click.option(
+    "--drop-broker", type=float, default=0.0, metavar="SECONDS", help="Cut the broker off in round 2, or the last."
+)
+@click.option(
+    "--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2, or the last."
+)
 @click.option("--verify", is_flag=True, help="Compare every decrypted sum with the owners' own quantised updates.")
 @click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|URL")
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")
@@ -148,12 +154,14 @@ def _options(
     protection: str,
     **rest: Any,
 ) -> TestbedOptions:
+    if rounds is None:
+        rounds = TestbedOptions.rounds if protection == "secret-head" else 20
     return TestbedOptions(
         poison=parse_poison(poison) if poison else None,
         poison_owners=parse_poison(poison_owners) if poison_owners else None,
-        kills=tuple(parse_kill(text) for text in kill),
+        kills=tuple(parse_kill(text, rounds) for text in kill),
         lane_bits=int(lane_bits or (32 if protection == "perturbed" else TestbedOptions.lane_bits)),
-        rounds=rounds if rounds is not None else TestbedOptions.rounds if protection == "secret-head" else 20,
+        rounds=rounds,
         protection=protection,
         phase_seconds=phase_seconds or (30 if kill else 60),
         **rest,

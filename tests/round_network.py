@@ -90,8 +90,9 @@ def pads(size: int) -> tuple[bytes, ...]:
     return tuple(secret(f"pad {position}") for position in range(size))
 
 
-def opening_of(size: int) -> RoundOpening:
-    pad_hashes = tuple(keccak(seed) for seed in pads(size))
+def opening_of(size: int, pad_count: int | None = None) -> RoundOpening:
+    """Of a round with a pad for each position, or with `pad_count` of them."""
+    pad_hashes = tuple(keccak(seed) for seed in pads(size if pad_count is None else pad_count))
     return RoundOpening(1, 1, CTX, bytes(32), bytes(32), keccak(MODEL_KEY), bytes(32), 1, pad_hashes, 1, 0, 0)
 
 
@@ -103,6 +104,8 @@ class Network:
     pace: Pace = field(default_factory=Pace)
     # Train and mask at once; otherwise the work waits in `work` for `do_work`.
     prompt: bool = True
+    # Every group has pads of its own: the pad of an owner is that of its seat.
+    own_pads: bool = False
     now: float = 0.0
     flights: list[Flight] = field(default_factory=list)
     sent: list[Flight] = field(default_factory=list)
@@ -121,13 +124,16 @@ class Network:
             owner.address: np.random.default_rng(position).integers(-500, 500, LAYOUT.value_count)
             for position, owner in enumerate(self.owners)
         }
+        # Ours is not the last group.
+        self.pad_count = self.size * (GROUP + 2 if self.own_pads else 1)
+        self.first_pad = self.size * GROUP if self.own_pads else 0
         self.entropy = Entropy("network")
         self.states: dict[bytes, OwnerRound] = {}
         for owner in self.owners:
             mates = tuple((p, mate.peer) for p, mate in enumerate(self.owners) if mate is not owner)
             state, effects = owner_round.begin(
                 owner.keys,
-                opening_of(self.size),
+                opening_of(self.size, self.pad_count),
                 GROUP,
                 self.positions[owner.address],
                 self.model_person.peer,
@@ -138,10 +144,10 @@ class Network:
             )
             self.states[owner.address] = state
             self._perform(owner.address, effects)
-        recipients = tuple(Recipient(owner.peer, position) for position, owner in enumerate(self.owners))
+        recipients = tuple(Recipient(owner.peer, self.first_pad + p) for p, owner in enumerate(self.owners))
         self.model: ModelRound
         self.model, sends = model_round.begin(
-            self.model_person.keys, MODEL_KEY, pads(self.size), recipients, self.pace, self.now, self.entropy
+            self.model_person.keys, MODEL_KEY, pads(self.pad_count), recipients, self.pace, self.now, self.entropy
         )
         self._perform_model(sends)
 
@@ -191,7 +197,10 @@ class Network:
             case MaskVector(quantised, pairs, pad_seed):
                 position = self.positions[address]
                 lanes = to_ring(quantised, LAYOUT)
-                masked = mask_vector(lanes, CTX, GROUP, position, pairs, pad_seed, group_size=self.size)
+                index = self.first_pad + position
+                masked = mask_vector(
+                    lanes, CTX, GROUP, position, pairs, pad_seed, pad_index=index, group_size=self.size
+                )
                 vector = pack(masked, LAYOUT)
                 seat = GROUP * self.size + position
                 self.step(address, VectorMasked(vector, root(vector, CHUNK_WORDS, CTX, seat), self.now))
@@ -244,7 +253,8 @@ class Network:
     def sum_is_right(self) -> bool:
         """Whether the vectors, pads taken off, add up to the sum of the updates: integer for integer."""
         vectors = [unpack(self.commits[owner.address][0].vector, LAYOUT) for owner in self.owners]
-        bare = lift(remove_pads(add_vectors(vectors), CTX, pads(self.size)), LAYOUT)[: LAYOUT.value_count]
+        own = pads(self.pad_count)[self.first_pad :][: self.size]
+        bare = lift(remove_pads(add_vectors(vectors), CTX, own, self.first_pad), LAYOUT)[: LAYOUT.value_count]
         return bool(np.array_equal(bare, np.sum(list(self.updates.values()), axis=0)))
 
 

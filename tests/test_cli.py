@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,10 +22,13 @@ from click.testing import CliRunner
 
 from omnilytics.daemon.cli import cli, main
 from omnilytics.daemon.commands.tasks import _printable
+from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import create_keys
+from omnilytics.daemon.ledger import Exposure, Mechanism
 from omnilytics.daemon.node import lock_home
+from omnilytics.daemon.spec import TaskSpec
 from scripts import chain_process
-from tests.local_market import LocalMarket, open_market
+from tests.local_market import PARAMS, LocalMarket, open_market
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-P", "-m", "omnilytics.daemon.cli"]
@@ -110,7 +114,7 @@ def test_every_group_is_documented_and_exit_codes_are_told() -> None:
         assert name in told
     for code in range(10):
         assert re.search(rf"\b{code} [a-z]", told), f"exit code {code} is not told"
-    for name in ("model", "owner"):
+    for name in ("model", "owner", "policy"):
         assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
 
 
@@ -249,6 +253,56 @@ def test_rows_of_one_class_only_are_refused_by_the_model_owner(home: Path, tmp_p
     refused(9, *model(home, path), says="one class only|two classes")
 
 
+def test_features_are_secret_heads_alone(home: Path, rows: Path) -> None:
+    for protection in (["--protection", "envelope"], ["--protection", "perturbed", "--model", "mlp:8"], []):
+        more = *protection, "--lane-bits", 32, "--features", 8
+        refused(2, *model(home, rows, NOWHERE, MARKET, *more), says="--features is for --protection secret-head")
+
+
+def test_features_and_a_trunk_of_ones_own_exclude_each_other(home: Path, rows: Path) -> None:
+    more = "--protection", "secret-head", "--features", 8, "--model", "mlp:8"
+    refused(2, *model(home, rows, NOWHERE, MARKET, *more), says="exclude each other under secret-head", cure="trunk")
+
+
+@pytest.mark.parametrize(
+    ("more", "says", "cure"),
+    [
+        (["--protection", "none"], "is not one of 'envelope', 'perturbed', 'secret-head'", ""),
+        (["--protection", "secret-head", "--features", "0"], "not in the range 1<=x<=4096", ""),
+        (["--protection", "secret-head", "--model", "mlp:0"], "mlp:0", ""),
+        (["--protection", "secret-head", "--lane-bits", "8"], "needs lanes of 16 bits", "--lane-bits 16"),
+        (["--protection", "perturbed", "--model", "mlp:8"], "needs lanes of 32 bits", "--lane-bits 32"),
+        (["--protection", "perturbed", "--lane-bits", "32"], "hidden ReLU layers", "mlp:32"),
+        (["--protection", "secret-head", "--batch-size", "0"], "batch size 0 is below 1", "--batch-size"),
+        (["--clip", "nan"], "a clip of nan is not above 0", "--clip"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_protections_that_cannot_be_are_code_two(home: Path, rows: Path, more: list[str], says: str, cure: str) -> None:
+    refused(2, *model(home, rows, NOWHERE, MARKET, *more), says=says, cure=cure)
+
+
+@pytest.mark.parametrize(
+    ("options", "architecture"),
+    [
+        ({}, "random:96"),
+        ({"features": 8}, "random:8"),
+        ({"architecture": "mlp:8,4"}, "trunk:8,4"),
+        ({"protection": "perturbed", "architecture": "mlp:8,4"}, "mlp:8,4"),
+        ({"protection": "envelope"}, "softmax"),
+    ],
+    ids=str,
+)
+def test_what_model_and_features_make_of_the_task(options: dict[str, Any], architecture: str) -> None:
+    from omnilytics.daemon.commands.model import run
+    from omnilytics.daemon.run import ModelOptions
+
+    params = run.make_context("run", ["--test", "rows.npz"]).params | {"protection": "secret-head"} | options
+    chosen = ModelOptions(**{name: params[name] for name in ModelOptions.__dataclass_fields__})
+    assert chosen.wishes().architecture == architecture
+    assert chosen.wishes().protection == params["protection"]
+
+
 def test_a_bad_market_address_is_code_two(home: Path, rows: Path) -> None:
     refused(2, *owner(home, rows, NOWHERE, "0x12"), says="'0x12' is not 0x and 40 hex digits", cure="--market")
     refused(2, "tasks", "--home", home, "--chain", NOWHERE, says="is not 0x and 40 hex digits")
@@ -362,6 +416,86 @@ async def test_tasks_are_listed_for_people_and_for_programs(anvil: chain_process
         code, out, _ = await run_beside("tasks", *where, "--json")
         (task,) = json.loads(out)["tasks"]
         assert (task["task"], task["status"], task["stake_wei"]) == (1, "joining", 4 * 10**15)
+
+
+# ---------------------------------------------------------------- policy and ledger
+
+
+def test_the_policy_in_force_is_shown_with_its_defaults_marked(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[policy]\nminimum_reward = 7\n[privacy]\nclip_norm = 2\n")
+    code, out, _ = run_here("policy", "show", "--home", tmp_path)
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert re.match(r"minimum_reward +7 +wei", lines["minimum_reward"])
+    assert re.match(r'architectures +\["\*"\] +\(default\) +patterns', lines["architectures"])
+    assert out.endswith("local noise: noise_multiplier 0, clip_norm 2, delta 1e-05\n")
+    code, out, _ = run_here("policy", "show", "--home", tmp_path, "--json")
+    said = json.loads(out)
+    assert (code, said["schema"]) == (0, 1)
+    assert said["policy"]["minimum_reward"] == {"value": 7, "default": False}
+    assert said["policy"]["maximum_epsilon"] == {"value": None, "default": True}
+    assert said["policy"]["blocked_model_owners"] == {"value": [], "default": True}
+    assert said["privacy"]["clip_norm"] == {"value": 2.0, "default": False}
+    assert run_here("policy", "show", "--home", tmp_path / "none")[1].endswith("local noise: off\n")
+
+
+def test_mistakes_in_policy_and_privacy_are_code_two(home: Path, rows: Path) -> None:
+    (home / "config.toml").write_text("[policy]\nminimum_rewards = 7\n")
+    for arguments in (["policy", "show", "--home", home], owner(home, rows)):
+        refused(2, *arguments, says="unknown key 'minimum_rewards' in .policy.; did you mean 'minimum_reward'")
+    (home / "config.toml").write_text("[privacy]\nnoise_multiplier = 1\n")
+    refused(2, *owner(home, rows), says="needs a clip_norm", cure="set clip_norm")
+    (home / "config.toml").write_text("[privacy]\nnoise_multiplier = 1\nclip_norm = 1\n")
+    with mock.patch.dict(sys.modules, {"dp_accounting": None}):
+        refused(2, *owner(home, rows), says="needs the package dp-accounting", cure=r"omnilytics\[privacy\]")
+
+
+def test_the_ledger_is_shown_for_people_and_for_programs(tmp_path: Path) -> None:
+    code, out, err = run_here("ledger", "--home", tmp_path)
+    assert (code, out, err) == (0, "", "nothing was posted yet\n")
+    assert list(tmp_path.iterdir()) == [], "looking makes no journal"
+    whom = bytes([1]) * 20
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        for number, epsilon in ((1, 0.5), (2, 0.75)):
+            how = Mechanism(4.0, 64, 80)
+            entry = Exposure(3, number, bytes(20), whom, "softmax", bytes(32), 3, "envelope", how, 2.0, 1e-5, epsilon)
+            journal.plan_exposure(entry)
+            journal.enter_exposure(3, number)
+    code, out, _ = run_here("ledger", "--home", tmp_path)
+    assert (code, out) == (
+        0,
+        f"task 3 of 0x{'01' * 20}: 2 rounds, 64 of 80 rows in each, in groups of 3, softmax, envelope, "
+        "noise 4, epsilon 0.750 by then\nepsilon 0.750 at delta 1e-05, over all rounds\n",
+    )
+    said = json.loads(run_here("ledger", "--home", tmp_path, "--json")[1])
+    assert (said["schema"], said["epsilon"], len(said["rounds"])) == (1, 0.75, 2)
+    assert said["rounds"][1]["model_owner"] == "0x" + "01" * 20
+    assert (said["rounds"][1]["batch_rows"], said["rounds"][1]["rows"]) == (64, 80)
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        journal.plan_exposure(replace(entry, round=9, mechanism=Mechanism(0.0, 64, 80), epsilon=None))
+        journal.enter_exposure(3, 9)
+    code, out, _ = run_here("ledger", "--home", tmp_path)
+    assert out.endswith("no noise\n1 of 3 rounds had no noise: their epsilon has no bound\n")
+
+
+async def test_a_policy_is_checked_against_a_task(anvil: chain_process.Chain, home: Path, rows: Path) -> None:
+    async with small_market(anvil) as (market, url, address):
+        spec = TaskSpec("softmax", 3, ("0", "1"), 1.0, 16)
+        params = replace(PARAMS, value_count=spec.side.value_count, chunk_words=1)
+        await market.create(params, spec.encode())
+        asked = "policy", "check", "--home", home, "--chain", url, "--market", address, "--task", 1
+        assert await run_beside(*asked) == (0, "task 1 would be joined\n", "")
+        code, out, _ = await run_beside(*asked, "--json", "--data", rows)
+        assert (code, json.loads(out)) == (0, {"schema": 1, "task": 1, "joins": True, "reasons": []})
+        (home / "config.toml").write_text('[policy]\nminimum_reward = 10000000000000000\nprotections = ["none"]\n')
+        reward = r"task 1 pays 1000000000000000 wei .* wants 10000000000000000 \(minimum_reward\)"
+        await refused_there(2, *asked, says=reward, cure="change minimum_reward under .policy.")
+        await refused_there(2, *owner(home, rows, url, address, "--task", 1), says=reward, cure="config.toml")
+        await refused_there(2, *asked, "--max-stake", 1, says="wants a stake of .* the policy allows 1 ")
+        code, out, _ = await run_beside(*asked, "--json")
+        assert code == 2
+        assert [reason["key"] for reason in json.loads(out)["reasons"]] == ["minimum_reward", "protections"]
+        await refused_there(4, *asked[:-1], 5, says="NoSuchTask|no task 5")
 
 
 def test_a_strangers_description_cannot_steer_the_terminal() -> None:

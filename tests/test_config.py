@@ -89,6 +89,32 @@ def test_a_value_that_cannot_be_is_refused_by_name(tmp_path: Path, line: str) ->
         load_settings(tmp_path, {})
 
 
+def test_tables_of_others_are_handed_over_as_they_stand(tmp_path: Path) -> None:
+    write(tmp_path, 'chain = "http://file"\n[policy]\nminimum_reward = 5\n[privacy]\nclip_norm = 1.5\n')
+    settings = load_settings(tmp_path, {"chain": "http://flag"})
+    assert settings.chain == "http://flag"
+    assert settings.table("policy") == {"minimum_reward": 5}
+    assert settings.table("privacy") == {"clip_norm": 1.5}
+    assert Settings(tmp_path).table("policy") == {}
+    assert hash(settings) is not None
+
+
+def test_a_misspelt_table_is_asked_back(tmp_path: Path) -> None:
+    write(tmp_path, "[polcy]\nminimum_reward = 5\n")
+    with pytest.raises(ConfigurationError, match=r"unknown option 'polcy' .*; did you mean 'policy'"):
+        load_settings(tmp_path, {})
+    write(tmp_path, "[tables]\n")
+    with pytest.raises(ConfigurationError, match="unknown option 'tables'"):
+        load_settings(tmp_path, {})
+
+
+def test_a_value_where_a_table_belongs_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "policy = 5\n")
+    with pytest.raises(ConfigurationError, match=r"'policy' in .* is no table") as caught:
+        load_settings(tmp_path, {})
+    assert "[policy]" in caught.value.help
+
+
 @pytest.mark.parametrize("text", ["chain = ", "[[[", "chain = 'a'\nchain = 'b'", "\x00"])
 def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path, text)

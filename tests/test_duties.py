@@ -21,6 +21,7 @@ from omnilytics.peers.duties import (
     PostVector,
     RestoreStake,
     Reveal,
+    SelectGroups,
     SettleChunk,
     SignOfLife,
     Withdraw,
@@ -272,8 +273,10 @@ def test_the_same_snapshot_always_gives_the_same_duties() -> None:
 class Player:
     """Performs duties on a real contract with vectors of no meaning; a refused duty fails the test."""
 
-    def __init__(self, market: LocalMarket) -> None:
+    def __init__(self, market: LocalMarket, selected: int = 0) -> None:
         self.market = market
+        # What the model owner selects, where it does.
+        self.selected = selected
         self.finished = 0
         self.done: list[str] = []
         self.vectors: dict[tuple[int, bytes], StoredVector] = {}
@@ -307,6 +310,8 @@ class Player:
             case SettleChunk(_, chunk):
                 data = self.posted(seen).settle_data(chunk)
                 await market.act(keys, "settle", task, ctx, chunk, data)
+            case SelectGroups():
+                await market.act(keys, "selectGroups", task, ctx, self.selected)
             case OpenRound(number):
                 await market.open_round(number)
             case FinishRound(number):
@@ -429,6 +434,72 @@ async def _time_passes(market: LocalMarket) -> bool:
     await asyncio.sleep(0)
     await market.anvil.advance(5)
     return True
+
+
+# ------------------------------------------------- where the model owner selects
+
+SELECTING = lasting(model_selection=True)
+
+
+@pytest.mark.parametrize("phase", list(RoundPhase))
+def test_the_model_owner_selects_in_the_settle_phase_alone(phase: RoundPhase) -> None:
+    shown = snapshot(state(phase=phase, round=2, complete=0b111), params=SELECTING)
+    assert (SelectGroups(2) in model_duties(shown, 1)) == (phase is RoundPhase.SETTLE)
+
+
+def test_the_model_owner_selects_in_time_or_leaves_it_to_the_deadline() -> None:
+    settling = state(phase=RoundPhase.SETTLE, round=2, complete=0b111, phase_end=1000)
+    # A transaction of the last second would be mined after it.
+    for time, expected in ((999, [SelectGroups(2)]), (1000, []), (1001, [Poke("a deadline is over")])):
+        assert model_duties(snapshot(settling, time=time, params=SELECTING), 1) == expected
+    # Rounds are learnt in order: what is learnt already decides which groups help.
+    assert model_duties(snapshot(settling, params=SELECTING), 0) == [FinishRound(1)]
+
+
+@pytest.mark.parametrize("status", [status for status in TaskStatus if status is not TaskStatus.RUNNING])
+def test_nobody_selects_in_a_task_that_does_not_run(status: TaskStatus) -> None:
+    shown = snapshot(state(status=status, phase=RoundPhase.SETTLE, round=2, complete=0b111), params=SELECTING)
+    assert SelectGroups(2) not in model_duties(shown, 1)
+
+
+def test_who_settles_depends_on_who_selects() -> None:
+    """Never both: an owner's chunk where the contract selects, the model owner's choice where it does."""
+    settling = state(phase=RoundPhase.SETTLE, round=2, complete=0b111, turn_end=0)
+    for params in (PARAMS, SELECTING):
+        shown = snapshot(settling, time=900, params=params)
+        owners = [owner_duties(shown, owner.account) for owner in shown.members]
+        selects = params.model_selection
+        assert owners == [[] if selects else [SettleChunk(2, 0)]] * 9
+        assert model_duties(shown, 1) == ([SelectGroups(2)] if selects else [])
+
+
+def test_where_the_model_owner_is_silent_owners_end_the_round_at_its_deadline() -> None:
+    settling = state(phase=RoundPhase.SETTLE, round=2, complete=0b111, phase_end=1000)
+    assert owner_duties(snapshot(settling, time=1000, params=SELECTING), ME) == []
+    late = snapshot(settling, time=1100, params=SELECTING)
+    assert all(owner_duties(late, owner.account) == [Poke("a deadline is over")] for owner in late.members)
+
+
+async def test_duties_alone_carry_a_task_whose_model_owner_selects_to_its_end(anvil: chain_process.Chain) -> None:
+    """On the contract: pads for every seat, a selection in place of settlement, and pay for all complete groups,
+    selected or not."""
+    async with open_market(anvil) as market:
+        await market.create(lasting(model_selection=True, strict_selection=True))
+        for keys in market.owners:
+            await market.join(keys)
+        player = Player(market, selected=0b010)
+        await player.play()
+        seen = await market.snapshot()
+        assert (seen.state.status, seen.state.round, player.finished) == (TaskStatus.ENDED, 2, 2)
+        assert player.done.count("SelectGroups") == 2 and "SettleChunk" not in player.done
+        assert await market.chain.paid_rounds(market.task) == [2, 2, 2]
+        assert seen.state.locked == 0 and seen.state.settlement_paid == 0
+        for number in (1, 2):
+            opening = await market.chain.opening(market.task, number, seen.block)
+            assert len(opening.pad_hashes) == 9
+            (selection,) = await market.chain.round_events("GroupsSelected", opening, seen.block)
+            assert (selection["complete"], selection["selected"]) == (0b111, 0b010)
+            assert await market.chain.round_events("KrumSelected", opening, seen.block) == []
 
 
 # --- what keeps an owner in the task ------------------------------------------------------------------------------

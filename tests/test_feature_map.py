@@ -82,7 +82,7 @@ def test_a_trunk_is_the_networks_hidden_part_up_to_scale() -> None:
     weights = model.init(np.random.default_rng(3))
     sample = Dataset(rows(60), np.arange(60) % 3, ("a", "b", "c"))
     mapped = Trunk.fit(model, weights, sample).apply(sample.features)[:, :-1]
-    hidden = model._activations(weights, sample.features)[-2]
+    hidden = model.activations(weights, sample.features)[-2]
     largest = hidden.max(axis=0)
     assert mapped == pytest.approx(hidden / np.where(largest > 0, largest, 1.0), abs=1e-6)
     assert set(np.round(mapped.max(axis=0), 6)) <= {0.0, 1.0}

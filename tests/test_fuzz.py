@@ -31,8 +31,9 @@ def test_no_message_makes_a_daemon_do_what_it_must_not() -> None:
     assert [failure for _, failure in seen if failure is not None] == []
     tally = seen[-1][0]
     assert tally.messages == MESSAGES
-    assert 0.45 < tally.boxed / tally.messages < 0.55
-    assert tally.opened > tally.messages / 4
+    assert 0.65 < tally.boxed / tally.messages < 0.8
+    # At least half of all messages are opened at their receiver.
+    assert tally.opened >= tally.messages / 2
     # Rounds do get to their end, and every stage has its share of messages.
     assert tally.ends["owner ended committed"] > tally.rounds / 4
     assert tally.ends["vectors ordered"] >= tally.ends["vectors committed"]

@@ -7,12 +7,16 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
+from omnilytics.daemon import journal as journal_module
 from omnilytics.daemon.journal import Journal, StoredVector
+from omnilytics.daemon.ledger import Exposure, Mechanism
 from omnilytics.peers.errors import JournalError
 from tests.round_network import secret
 
@@ -131,6 +135,48 @@ def test_what_is_bound_stays(journal: Journal, path: Path) -> None:
         assert again.get("chain") == b"one"
 
 
+# ------------------------------------------------------------------------- ledger
+
+
+def exposure(task: int = 1, number: int = 1, noise: float = 1.5, **changes: object) -> Exposure:
+    mechanism = Mechanism(noise, 16, 80, secret_batch=False)
+    whom, kind = secret("model owner")[:20], secret("kind")
+    entry = Exposure(task, number, bytes(20), whom, "mlp:8", kind, 4, "envelope", mechanism, 2.0, 1e-6, 3.25)
+    return replace(entry, **changes)  # type: ignore[arg-type]
+
+
+def test_a_round_is_in_the_ledger_once_it_is_about_to_be_posted(journal: Journal, path: Path) -> None:
+    noted = [exposure(), exposure(2, 7, noise=0.0, epsilon=None, clip_norm=0.0, delta=0.0)]
+    for each in noted:
+        journal.plan_exposure(each)
+    assert journal.exposures() == []
+    assert journal.enter_exposure(1, 1)
+    assert journal.exposures() == noted[:1]
+    assert journal.enter_exposure(2, 7)
+    with contextlib.closing(Journal(path)) as again:
+        assert again.exposures() == noted
+
+
+def test_entering_twice_is_entering_once_and_the_first_note_stays(journal: Journal) -> None:
+    journal.plan_exposure(exposure())
+    assert journal.enter_exposure(1, 1)
+    journal.plan_exposure(exposure(noise=0.0))
+    assert journal.enter_exposure(1, 1)
+    assert journal.exposures() == [exposure()]
+
+
+def test_a_round_without_a_note_is_told(journal: Journal) -> None:
+    assert not journal.enter_exposure(1, 1)
+    assert journal.exposures() == []
+
+
+def test_a_nonce_shows_that_a_join_is_on_its_way(journal: Journal) -> None:
+    assert not journal.joins(1)
+    journal.nonce(1, secret("nonce"))
+    assert journal.joins(1)
+    assert not journal.joins(2)
+
+
 # -------------------------------------------------------------------- model owner
 
 
@@ -232,6 +278,82 @@ for number in range(1, 10**6):
         assert journal.claim_round(1, acknowledged + 2, CTX)
 
 
+# --------------------------------------------------------------------- migrations
+
+# A journal of version 1 as that version made it: never to be changed.
+VERSION_1 = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+CREATE TABLE nonces (task INTEGER PRIMARY KEY, nonce BLOB NOT NULL);
+CREATE TABLE rounds (task INTEGER, round INTEGER, ctx BLOB NOT NULL, PRIMARY KEY (task, round));
+CREATE TABLE models_seen (task INTEGER, digest BLOB, round INTEGER, PRIMARY KEY (task, digest, round));
+CREATE TABLE vectors (
+    task INTEGER, round INTEGER, ctx BLOB NOT NULL, root BLOB NOT NULL,
+    vector BLOB NOT NULL, quantised BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE round_secrets (
+    task INTEGER, round INTEGER, model_key BLOB NOT NULL, pad_seeds BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE models (
+    task INTEGER, round INTEGER, weights BLOB NOT NULL, optimiser BLOB NOT NULL, PRIMARY KEY (task, round)
+);
+CREATE TABLE group_sums (
+    task INTEGER, round INTEGER, grp INTEGER, sums BLOB NOT NULL, PRIMARY KEY (task, round, grp)
+);
+CREATE TABLE transactions (
+    nonce INTEGER PRIMARY KEY, duty TEXT NOT NULL, hash BLOB NOT NULL, raw BLOB NOT NULL, block INTEGER
+);
+"""
+
+
+def old_journal(path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        raw.executescript(VERSION_1 + "PRAGMA journal_mode=WAL; PRAGMA user_version=1;")
+        values = 1, 1, CTX, vector().root, vector().vector, vector().quantised.astype("<i8").tobytes()
+        raw.execute("INSERT INTO vectors VALUES (?, ?, ?, ?, ?, ?)", values)
+        raw.execute("INSERT INTO rounds VALUES (1, 1, ?)", (CTX,))
+        raw.commit()
+
+
+def schema(path: Path) -> tuple[int, list[tuple[str, ...]]]:
+    with contextlib.closing(sqlite3.connect(path)) as raw:
+        tables = [
+            (name, *(" ".join(map(str, column)) for column in raw.execute(f"PRAGMA table_info({name})")))
+            for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+        ]
+        return raw.execute("PRAGMA user_version").fetchone()[0], tables
+
+
+def test_an_old_journal_opens_keeps_what_it_has_and_gets_a_ledger(path: Path, tmp_path: Path) -> None:
+    old_journal(path)
+    with contextlib.closing(Journal(path)) as journal:
+        stored = journal.vector(1, 1)
+        assert stored is not None and stored.vector == vector().vector
+        assert not journal.claim_round(1, 1, CTX)
+        assert journal.exposures() == []
+        journal.plan_exposure(exposure())
+        assert journal.enter_exposure(1, 1)
+    Journal(tmp_path / "new.sqlite").close()
+    assert schema(path) == schema(tmp_path / "new.sqlite")
+    assert schema(path)[0] == 2
+    with contextlib.closing(Journal(path)) as again:
+        assert again.exposures() == [exposure()]
+
+
+def test_a_migration_that_fails_leaves_the_journal_as_it_was(path: Path) -> None:
+    old_journal(path)
+    before = schema(path)
+    broken = (*journal_module._MIGRATIONS[:1], "CREATE TABLE exposures (task INTEGER); CREATE TABLE meta (name TEXT);")
+    with (
+        mock.patch.object(journal_module, "_MIGRATIONS", broken),
+        pytest.raises(JournalError, match="cannot be opened: table meta already exists"),
+    ):
+        Journal(path)
+    assert schema(path) == before
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal.exposures() == []
+
+
 # ----------------------------------------------------------------------- refusals
 
 
@@ -239,7 +361,7 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
     Journal(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA user_version=99")
-    with pytest.raises(JournalError, match="is of version 99; this program knows 1") as caught:
+    with pytest.raises(JournalError, match="is of version 99; this program knows 2") as caught:
         Journal(path)
     assert "upgrade" in caught.value.help
 

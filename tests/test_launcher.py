@@ -1,5 +1,6 @@
 """The testbed's own parts: its options, how it reads logs, and that its tables tell the truth."""
 
+import asyncio
 import io
 import json
 from collections.abc import Callable
@@ -10,13 +11,29 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omnilytics.daemon.commands.owner import run as honest_owner
+from omnilytics.daemon.protection.catalogue import protection_named
+from omnilytics.daemon.protection.secret_head import least_group_rows
+from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import ConfigurationError
-from scripts.launcher.chaos import Mishap, outcomes
+from scripts import testbed_main
+from scripts.launcher.chaos import Chaos, CutableProxy, Mishap, outcomes
 from scripts.launcher.follow import LogReader, Progress, Record
 from scripts.launcher.options import Kill, TestbedOptions, parse_kill
-from scripts.launcher.participants import load_data, model_arguments, network_arguments, owner_seed
+from scripts.launcher.participants import (
+    Participant,
+    fill_in,
+    load_data,
+    model_arguments,
+    network_arguments,
+    owner_seed,
+    thin_sums,
+    write_participants,
+)
 from scripts.launcher.summary import Story
 from scripts.launcher.tables import money_lines, owner_table, report, round_table
+from scripts.processes import ManagedProcess
+from tests.adversaries.owner import run as hostile_owner
 from tests.adversaries.poisons import PoisonOrder
 
 OPTIONS = TestbedOptions(rounds=5, depth=1)
@@ -80,7 +97,126 @@ def test_what_is_no_kill_is_refused(text: str) -> None:
         parse_kill(text)
 
 
+def test_a_kill_without_a_round_is_in_one_that_is_played() -> None:
+    """The default market has one round."""
+    assert [parse_kill("model@settle", rounds).round for rounds in (1, 2, 3, 20)] == [1, 2, 3, 3]
+    assert parse_kill("model@settle:4", 1).round == 4, "what is asked for is asked for, and refused"
+
+
+def chosen(*arguments: str) -> TestbedOptions:
+    """The options that `scripts/testbed` makes of a command line."""
+    context = testbed_main.main.make_context("testbed", list(arguments))
+    rest = {name: value for name, value in context.params.items() if name not in ("runs", "as_json")}
+    options = testbed_main._options(**rest)
+    options.check()
+    return options
+
+
+@pytest.mark.parametrize(
+    ("protection", "rounds", "lane_bits"), [("secret-head", 1, 16), ("perturbed", 20, 32), ("envelope", 20, 16)]
+)
+def test_defaults_are_the_protections(protection: str, rounds: int, lane_bits: int) -> None:
+    options = chosen("--protection", protection)
+    assert (options.protection, options.rounds, options.lane_bits) == (protection, rounds, lane_bits)
+    assert lane_bits >= protection_named(protection).least_lane_bits
+    options = chosen("--protection", protection, "--rounds", "7", "--lane-bits", "32")
+    assert (options.rounds, options.lane_bits) == (7, 32)
+
+
+def test_without_options_it_is_secret_head() -> None:
+    assert chosen() == TestbedOptions()
+    assert TestbedOptions().protection == "secret-head"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--protection", "envelope"],
+        ["--poison", "noise:1"],
+        ["--kill", "model@settle"],
+        ["--kill", "owner@post", "--kill", "model@settle"],
+        ["--owners", "30", "--group-size", "5", "--model", "mlp:64,32"],
+    ],
+    ids=" ".join,
+)
+def test_the_helps_examples_can_be_run(arguments: list[str]) -> None:
+    options = chosen(*arguments)
+    assert all(1 <= kill.round <= options.rounds for kill in options.kills)
+
+
 # -------------------------------------------------------------------- participants
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+@pytest.mark.parametrize("owners", [9, 18, 30])
+def test_features_are_the_widest_that_the_owners_rows_hide_behind(owners: int, rounds: int) -> None:
+    options = TestbedOptions(owners=owners, faulty=0, rounds=rounds)
+    data, _ = load_data(options)
+    filled = fill_in(options, data)
+    per_round = min(part.row_count for part in data) // rounds
+    assert filled.batch_size == per_round and filled.features is not None
+    assert thin_sums(filled, data) == 0
+    together = per_round * options.group_size
+    assert least_group_rows(64, filled.features, 10) <= together < least_group_rows(64, filled.features + 8, 10)
+
+
+def test_what_is_asked_for_is_left_as_it_is() -> None:
+    data, _ = load_data(OPTIONS)
+    asked = replace(OPTIONS, features=40, batch_size=3)
+    assert fill_in(asked, data) == asked
+    trunk = fill_in(replace(OPTIONS, model="mlp:16"), data)
+    assert trunk.features is None and trunk.batch_size == min(part.row_count for part in data) // OPTIONS.rounds
+    for protection in ("envelope", "perturbed"):
+        other = replace(OPTIONS, protection=protection)
+        assert fill_in(other, data) == other
+
+
+def test_more_rounds_than_rows_are_refused_in_numbers() -> None:
+    data, _ = load_data(OPTIONS)
+    least = min(part.row_count for part in data)
+    fill_in(replace(OPTIONS, rounds=least), data)
+    with pytest.raises(ConfigurationError, match=f"fewer rows than {least + 1} rounds") as caught:
+        fill_in(replace(OPTIONS, rounds=least + 1), data)
+    assert "--rounds" in caught.value.help
+    fill_in(replace(OPTIONS, rounds=least + 1, protection="envelope"), data)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lacking"),
+    [
+        ({"protection": "envelope", "batch_size": 1}, 0),
+        ({"protection": "perturbed", "model": "mlp:8"}, 0),
+        ({"protection": "perturbed", "model": "mlp:8", "batch_size": 5}, 4 * 8 - 3 * 5),
+        ({"features": 40, "batch_size": 30}, 0),
+        ({"features": 40, "batch_size": 10}, 2 * 41 - 3 * 10),
+        ({"model": "mlp:20,30", "batch_size": 10}, 2 * 31 - 3 * 10),
+    ],
+    ids=str,
+)
+def test_thin_sums_are_told_in_rows(changes: dict[str, Any], lacking: int) -> None:
+    data, _ = load_data(OPTIONS)
+    assert thin_sums(fill_in(replace(OPTIONS, **changes), data), data) == lacking
+
+
+@pytest.mark.parametrize("thin", [False, True])
+def test_the_owners_commands_are_the_programs(tmp_path: Path, thin: bool) -> None:
+    """Honest, hostile and killed ones alike: what the launcher passes parses, and arrives."""
+    options = TestbedOptions(
+        owners=9, faulty=0, features=16, batch_size=2 if thin else 60, poison_owners=PoisonOrder("noise", 2), chaos=0.5
+    )
+    data: tuple[list[Dataset], Dataset] = load_data(options)
+    cast = write_participants(options, tmp_path, data)
+    assert len(cast.owners) == 9
+    for owner in cast.owners:
+        for command in (owner.command, owner.honest_command):
+            program = hostile_owner if "tests.adversaries.owner" in command else honest_owner
+            first = next(index for index, word in enumerate(command) if word.startswith("--") and "=" in word)
+            params = program.make_context("run", [*command[first:], f"--home={owner.home}"]).params
+            assert params["allow_thin_sums"] is thin and params["restore_stake"] is True
+            assert Path(params["data"]) == owner.home / "data.npz"
+    hostile = [owner for owner in cast.owners if "--poison=noise" in owner.command]
+    assert len(hostile) == 2 and all("--poison=noise" not in owner.honest_command for owner in hostile)
 
 
 def test_every_row_goes_to_one_owner_or_is_held_out() -> None:
@@ -103,7 +239,7 @@ def test_the_commands_options_are_the_programs() -> None:
     """What the launcher passes parses, and arrives."""
     from omnilytics.daemon.commands.model import run
 
-    options = replace(OPTIONS, strict=True, batch_size=7, optimiser="sgd:0.1", faulty=0, lane_bits=32)
+    options = replace(OPTIONS, strict=True, batch_size=7, optimiser="sgd:0.1", faulty=0, lane_bits=32, features=24)
     market: dict[str, object] = {"rpc_url": "u", "chain_id": 5, "market": "m", "broker_url": "b"}
     arguments = model_arguments(options, Path("t.npz")) + network_arguments(options, Path("h"), market)
     params = run.make_context("run", arguments).params
@@ -114,6 +250,7 @@ def test_the_commands_options_are_the_programs() -> None:
         "sgd:0.1",
         "32",
     )
+    assert (params["protection"], params["features"], params["architecture"]) == ("secret-head", 24, "softmax")
     assert (params["chain"], params["chain_id"], params["market"], params["broker"]) == ("u", 5, "m", "b")
 
 
@@ -310,6 +447,30 @@ def test_a_summary_can_be_written_and_plotted(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------- chaos
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 5])
+async def test_trouble_comes_once_in_a_round_that_is_played(rounds: int) -> None:
+    """Also in the default market, which has one round."""
+    cuts: list[float] = []
+
+    class Proxy(CutableProxy):
+        async def cut(self, seconds: float) -> None:
+            cuts.append(seconds)
+
+    async def restart(person: Participant) -> ManagedProcess:
+        raise AssertionError("nobody is killed")
+
+    options = replace(OPTIONS, rounds=rounds, drop_broker=0.5)
+    chaos = Chaos(options, {}, {}, restart, Proxy("nowhere", 1), "", lambda _: None)
+    for number in range(1, rounds + 1):
+        for phase in ("commit", "post", "settle", "idle"):
+            for _ in range(2):
+                chaos.see("model", {"event": "phase.enter", "round": number, "phase": phase})
+                chaos.see("owner-00", {"event": "phase.enter", "round": number, "phase": phase})
+        await asyncio.gather(*chaos._tasks)
+    assert cuts == [0.5]
+    assert [mishap.round for mishap in chaos.mishaps] == [min(2, rounds)]
 
 
 def _line(ts: str, event: str, **fields: Any) -> Record:

@@ -20,6 +20,7 @@ DAEMON_ONLY = {
     "paho": set[str](),
     "sqlite3": {"daemon/journal.py"},
     "eth_account": {"daemon/keystore.py"},
+    "dp_accounting": {"daemon/accounting.py"},
     "sklearn": {"daemon/training/data.py"},
     "amqtt": set[str](),
     "requests": set[str](),
@@ -128,7 +129,7 @@ def test_every_module_says_what_it_is_for_and_fits_on_some_pages(path: Path) -> 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     """`omnilytics --help` must not wait for web3 and scikit-learn."""
-    heavy = {"web3", "sklearn", "numpy", "aiomqtt"}
+    heavy = {"web3", "sklearn", "numpy", "aiomqtt", "dp_accounting"}
     seen: set[str] = set()
     waiting = [ROOT / "daemon" / "cli.py"]
     while waiting:
@@ -170,3 +171,9 @@ def test_events_and_functions_that_the_daemon_names_are_the_contracts() -> None:
     from omnilytics.daemon import chain
 
     assert set(chain._HELP) <= errors
+
+
+def test_accounting_is_loaded_only_by_who_adds_noise() -> None:
+    """dp-accounting is an extra: without it everything else runs, and nobody waits for it."""
+    for path in MODULES:
+        assert not any(name.split(".")[0] == "dp_accounting" for name in imports(path, top_level_only=True))

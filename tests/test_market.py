@@ -121,6 +121,21 @@ def test_the_last_chunk_may_be_short(values: int, lane_bits: int, chunk_words: i
     assert params.chunk_count == chunks
 
 
+@pytest.mark.parametrize(("size", "groups"), [(3, 5), (5, 24), (16, 8)])
+def test_pads_are_numbered_by_position_or_by_seat(size: int, groups: int) -> None:
+    """Common pads serve all groups; pads of their own are all different, and a group's stand together."""
+    common = replace(PARAMS, group_size=size, max_groups=groups, model_selection=False)
+    own = replace(common, model_selection=True)
+    seats = range(size * groups)
+    assert common.pad_count(groups) == size and own.pad_count(groups) == size * groups
+    assert [common.pad_index(seat) for seat in seats] == list(range(size)) * groups
+    assert [own.pad_index(seat) for seat in seats] == list(seats)
+    for params in (common, own):
+        for group in range(groups):
+            members = range(group * size, (group + 1) * size)
+            assert list(params.group_pads(group)) == [params.pad_index(seat) for seat in members]
+
+
 @pytest.mark.parametrize(("faulty", "groups"), [(0, 3), (1, 5), (4, 11)])
 def test_krum_needs_two_f_and_three_groups(faulty: int, groups: int) -> None:
     assert replace(PARAMS, faulty_groups=faulty).minimum_groups == groups

@@ -84,6 +84,26 @@ def test_each_owner_gets_the_key_and_the_pad_of_its_own_position() -> None:
         assert read(effect, owner) == expected
 
 
+@pytest.mark.parametrize("seats", [(0, 1, 2, 3, 4, 5), (0, 1, 2, 6, 7, 8)])
+def test_where_groups_have_pads_of_their_own_each_owner_gets_that_of_its_seat(seats: tuple[int, ...]) -> None:
+    """Whichever groups play; and a receipt for the pad of its position is none."""
+    every = pads(9)
+    recipients = tuple(Recipient(owner.peer, seat) for owner, seat in zip(OWNERS, seats, strict=True))
+    entropy = Entropy("model")
+    state, _ = model_round.begin(MODEL.keys, MODEL_KEY, every, recipients, Pace(), 0.0, entropy)
+    for owner, seat in zip(OWNERS, seats, strict=True):
+        hello = EnvelopeReceived(owner.address, owner.keys.hello(MODEL.peer, True, NONCE), 0.0)
+        state, (effect,) = model_round.step(state, hello, entropy)
+        assert read(effect, owner) == ModelKey(CTX, MODEL.address, owner.address, MODEL_KEY, every[seat])
+        for index in (seat % GROUP_SIZE, seat):
+            digest = receipt_digest(MODEL_KEY, every[index])
+            receipt = ModelKeyReceived(CTX, owner.address, MODEL.address, digest)
+            envelope = owner.keys.private(receipt, MODEL.keys.ephemeral.public, NONCE)
+            state, effects = model_round.step(state, EnvelopeReceived(owner.address, envelope, 0.0), entropy)
+            assert [isinstance(effect, Note) for effect in effects] == ([] if index == seat else [True])
+    assert not state.missing()
+
+
 def test_a_repeated_hello_is_answered_with_hello_and_key_unless_it_is_an_answer() -> None:
     delivery, owner = Delivery(), OWNERS[0]
     delivery.hello(owner)

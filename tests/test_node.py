@@ -288,6 +288,43 @@ async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Ch
         assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "error"}
 
 
+async def test_a_bug_in_watching_the_chain_ends_it_too(
+    anvil: chain_process.Chain, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And at once, though the part has nothing more to hear."""
+
+    async def broken(_node: Node, _part: Recorder) -> None:
+        raise ZeroDivisionError
+
+    async def silent(_node: Node) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Node, "_watch", broken)
+    monkeypatch.setattr(Node, "_tick", silent)
+    async with open_market(anvil) as market, playing(Node(on(market, settings), ME, "owner"), Recorder()) as task:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(task, PATIENCE)
+
+
+async def test_a_flood_of_messages_that_are_dropped_is_a_few_lines_and_exact_counts(
+    anvil: chain_process.Chain, settings: Settings
+) -> None:
+    async with open_market(anvil) as market:
+        node = Node(on(market, settings), ME, "owner")
+        async with playing(node, Recorder()) as task:
+            await eventually(lambda: settings.log_path.exists() and records(settings.home, "daemon.ready") != [])
+            for _ in range(1000):
+                node.broker._arrived("nothing/of/ours", b"")
+            node._stop.set()
+            await task
+    told = records(settings.home, "message.dropped")
+    assert len(told) < 10
+    assert sum(line.get("data", {}).get("count", 1) for line in told) == node.broker.dropped == 1000
+    # What was not told yet is told before the end.
+    lines = (settings.home / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(lines[-1])["event"] == "daemon.exit"
+
+
 async def test_a_flood_from_the_broker_does_not_grow_without_bound(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,52 +13,15 @@ from omnilytics.daemon.journal import Journal, StoredVector
 from omnilytics.daemon.node import Node, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Offer
+from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.commitment import root
 from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
-from tests.market_views import seated, snapshot, state
+from tests.market_views import MODEL_OWNER, PARAMS, seated, snapshot, state
+from tests.part_stubs import NodeStub
 
-
-@dataclass
-class Queue:
-    """A transaction queue that only remembers what it was asked for."""
-
-    sent: list[tuple[str, tuple[Any, ...], int]] = field(default_factory=list)
-    idle: bool = True
-
-    def wanted(self, key: str, block: int) -> bool:
-        return True
-
-    def submit(self, key: str, function: str, *arguments: Any, value: int = 0, **fields: Any) -> None:
-        self.sent.append((function, arguments, value))
-
-
-@dataclass
-class ChainStub:
-    due: int = 0
-
-    async def withdrawable(self, account: bytes, tasks: list[int], block: int | None = None) -> int:
-        return self.due
-
-
-@dataclass
-class NodeStub:
-    """As much of a node as an owner's part uses outside a round."""
-
-    me: bytes
-    journal: Journal
-    transactions: Queue = field(default_factory=Queue)
-    chain: ChainStub = field(default_factory=ChainStub)
-    events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-    clock: Callable[[], float] = lambda: 0.0
-
-    def log(self, event: str, msg: str = "", level: str = "info", **fields: Any) -> None:
-        self.events.append((event, {"msg": msg, **fields}))
-
-    def said(self, event: str) -> list[dict[str, Any]]:
-        return [fields for name, fields in self.events if name == event]
-
-
+SPEC = TaskSpec("softmax", 19, ("a", "b"), 0.5, 16)
 DATA = Dataset(np.zeros((2, 1)), np.array([0, 1], dtype=np.int64), ("a", "b"))
 
 
@@ -69,7 +31,10 @@ def node(tmp_path: Path) -> NodeStub:
 
 
 def part_of(node: NodeStub, **choices: Any) -> OwnerPart:
-    return OwnerPart(cast(Node, node), 1, OwnerChoices(DATA, lambda _: bytes(32), **choices))
+    part = OwnerPart(cast(Node, node), 1, OwnerChoices(DATA, lambda _: bytes(32), **choices))
+    privacy = part._choices.privacy
+    part._offer = Offer(1, MODEL_OWNER, SPEC, PARAMS, 64, privacy.noise_multiplier, privacy.delta)
+    return part
 
 
 def shown(me: Member, phase: RoundPhase = RoundPhase.IDLE, round_number: int = 2, **changes: Any) -> TaskSnapshot:

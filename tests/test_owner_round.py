@@ -765,3 +765,53 @@ def test_a_group_with_one_silent_owner_never_makes_a_vector(script: list[tuple[s
     for owner in network.owners:
         if owner.address != mute:
             assert network.states[owner.address].stage is OwnerStage.SAT_OUT
+
+
+# ------------------------------------------------------------- pads by seat
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_where_groups_have_pads_of_their_own_each_owner_takes_that_of_its_seat(size: int) -> None:
+    network = Network(size, own_pads=True)
+    network.drain()
+    assert stages(network) == {OwnerStage.COMMITTING}
+    assert network.sum_is_right()
+    assert not network.notes and not network.sat_out and not network.model.missing()
+
+
+@pytest.mark.parametrize("own_pads", [False, True])
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_only_the_one_pad_that_the_chain_names_for_the_owner_is_taken(position: int, own_pads: bool) -> None:
+    """Under common pads that of its position, under pads by seat that of its seat: never another's."""
+    size, group = 3, 2
+    right = group * size + position if own_pads else position
+    every = pads((group + 2) * size)
+    for index, pad in enumerate(every):
+        network = Network(size, own_pads=own_pads)
+        owner, model_owner = network.owners[position], network.model_person
+        hello = model_owner.keys.hello(owner.peer, True, NONCE)
+        told(network, owner, model_owner, hello)
+        message = ModelKey(CTX, model_owner.address, owner.address, MODEL_KEY, pad)
+        envelope = model_owner.keys.private(message, owner.keys.ephemeral.public, NONCE)
+        effects = told(network, owner, model_owner, envelope)
+        if index == right:
+            assert any(isinstance(effect, ComputeUpdate) for effect in effects)
+        else:
+            assert dropped(effects) == "the pad is not the one that the chain names"
+            assert network.states[owner.address].model_key is None
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 6])
+def test_an_opening_with_too_few_pads_stops_nobody(count: int) -> None:
+    """The contract lets none pass; an RPC may show it all the same."""
+    network = Network(3, own_pads=True)
+    owner, model_owner = network.owners[1], network.model_person
+    state = network.states[owner.address]
+    network.states[owner.address] = replace(
+        state, opening=replace(state.opening, pad_hashes=state.opening.pad_hashes[:count])
+    )
+    told(network, owner, model_owner, model_owner.keys.hello(owner.peer, True, NONCE))
+    for pad in pads(12):
+        message = ModelKey(CTX, model_owner.address, owner.address, MODEL_KEY, pad)
+        envelope = model_owner.keys.private(message, owner.keys.ephemeral.public, NONCE)
+        assert dropped(told(network, owner, model_owner, envelope)) == "the pad is not the one that the chain names"

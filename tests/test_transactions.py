@@ -291,6 +291,31 @@ async def test_a_nonce_lost_while_waiting_is_noticed(market: LocalMarket, tmp_pa
         assert any("took nonce 0" in entry["msg"] for entry in daemon.records("rpc.error"))
 
 
+async def test_what_a_reorg_throws_out_is_sent_again_though_nobody_has_an_order(
+    market: LocalMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task of a model owner that waits for owners: without it there is nothing to wait for, and no duty."""
+    monkeypatch.setattr(transactions, "GAP_SECONDS", 0.2)
+    async with running(market, market.spare[0], tmp_path) as daemon:
+        created = await asyncio.wait_for(daemon.create(), PATIENCE)
+        sent = daemon.records("tx.sent")[0]["tx"]
+        await market.anvil.call("evm_setAutomine", False)
+        await market.anvil.call("anvil_rollback", 1)
+        await market.anvil.call("anvil_dropAllTransactions")
+        assert await market.chain.receipt(bytes.fromhex(sent[2:])) is None
+        (record,) = await daemon.until("tx.resent")
+        assert record["tx"] == sent
+        await market.anvil.mine()
+        again = await market.chain.receipt(bytes.fromhex(sent[2:]))
+        assert again is not None
+        assert again.succeeded
+        assert again.block == created.block
+        # What is there is not sent once more.
+        await market.anvil.call("evm_setAutomine", True)
+        await asyncio.gather(daemon.queue.submit("poke", "poke", 1), return_exceptions=True)
+        assert len(daemon.records("tx.resent")) == 1
+
+
 async def test_a_transaction_that_reverts_in_its_block_says_why(market: LocalMarket, tmp_path: Path) -> None:
     await market.create()
     slow, fast = market.owners[:2]

@@ -24,7 +24,7 @@ def owner() -> None:
     type=click.IntRange(1, 2**63 - 1),
     help="The task to join (default: the first open one that fits the data).",
 )
-@click.option("--max-stake", type=int, default=10**18, metavar="WEI", help="Join no task with a larger stake.")
+@click.option("--max-stake", type=int, metavar="WEI", help="Join no task with a larger stake (default: the policy's).")
 @click.option("--restore-stake", is_flag=True, help="After a slashing, restore the stake and play on.")
 @click.option("--withdraw-to", metavar="ADDRESS", help="Where earnings go (default: the own account).")
 @click.option("--allow-thin-sums", is_flag=True, help="Join tasks whose group sums could give single rows away.")
@@ -33,7 +33,7 @@ def run(
     data: Path,
     label: str | None,
     task: int | None,
-    max_stake: int,
+    max_stake: int | None,
     restore_stake: bool,
     allow_thin_sums: bool,
     withdraw_to: str | None,

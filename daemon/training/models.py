@@ -119,11 +119,11 @@ class Model:
 
     def logits(self, flat: NDArray[np.float64], features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores before the softmax, float64[rows, classes]."""
-        return self._activations(flat, features)[-1]
+        return self.activations(flat, features)[-1]
 
     def loss(self, flat: NDArray[np.float64], features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
         """Mean cross-entropy in nats over the rows."""
-        self._check_rows(features, labels)
+        self.check_rows(features, labels)
         log_shares = _log_softmax(self.logits(flat, features))
         return float(-log_shares[np.arange(len(labels)), labels].mean())
 
@@ -136,9 +136,9 @@ class Model:
         Raises ParameterError when shapes do not fit or there is no row. The result is finite only if the
         inputs are; callers check before they post.
         """
-        self._check_rows(features, labels)
+        self.check_rows(features, labels)
         layers = self.unflatten(flat)
-        activations = self._activations(flat, features)
+        activations = self.activations(flat, features)
         delta = np.exp(_log_softmax(activations[-1]))
         delta[np.arange(len(labels)), labels] -= 1.0
         delta /= len(labels)
@@ -157,13 +157,13 @@ class Model:
 
     def accuracy(self, flat: NDArray[np.float64], features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
         """Fraction of rows whose class is predicted right, in [0, 1]."""
-        self._check_rows(features, labels)
+        self.check_rows(features, labels)
         return float((self.predict(flat, features) == labels).mean())
 
     def __str__(self) -> str:
         return f"{self.architecture.describe()} of {self.feature_count} features and {self.class_count} classes"
 
-    def _activations(self, flat: NDArray[np.float64], features: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    def activations(self, flat: NDArray[np.float64], features: NDArray[np.float64]) -> list[NDArray[np.float64]]:
         """The features, each hidden layer's output and the logits."""
         if features.ndim != 2 or features.shape[1] != self.feature_count:
             raise ParameterError(f"features have shape {features.shape}, {self} needs (rows, {self.feature_count})")
@@ -174,7 +174,7 @@ class Model:
             activations.append(np.maximum(output, 0.0) if number < len(layers) - 1 else output)
         return activations
 
-    def _check_rows(self, features: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+    def check_rows(self, features: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
         if labels.ndim != 1 or len(labels) != len(features):
             raise ParameterError(f"{len(features)} rows of features but labels of shape {labels.shape}")
         if len(labels) == 0:

@@ -26,7 +26,7 @@ from scripts.processes import ManagedProcess
 MAX_AWAY_SECONDS = 4.0
 # A kill falls anywhere in the time that a round takes, and a little beyond.
 ROUND_SPREAD_SECONDS = 3.0
-# The round in whose commit phase the broker is cut off, or whose posts are reorganised away.
+# The round (or the last, of fewer) in whose commit phase the broker is cut off, or whose posts are reorganised away.
 TROUBLED_ROUND = 2
 
 
@@ -143,9 +143,10 @@ class Chaos:
         self._round, self._phase = record["round"], record["phase"]
         if self._phase == "commit":
             self._plan_kills()
-        if self._round == TROUBLED_ROUND and self._phase == "commit" and self.options.drop_broker:
+        troubled = self._round == min(TROUBLED_ROUND, self.options.rounds)
+        if troubled and self._phase == "commit" and self.options.drop_broker:
             self._once("broker", self._cut_broker())
-        if self._round == TROUBLED_ROUND and self._phase == "settle" and self.options.reorg:
+        if troubled and self._phase == "settle" and self.options.reorg:
             self._once("reorg", self._reorganise())
 
     def _plan_kills(self) -> None:

@@ -107,10 +107,13 @@ class TestbedOptions:
                 raise ConfigurationError(f"--kill in round {kill.round} of {self.rounds}", help="another round")
 
 
-def parse_kill(text: str) -> Kill:
-    """ROLE@MOMENT[:ROUND], as model@settle or owner@post:4. Raises ConfigurationError."""
+def parse_kill(text: str, rounds: int = 3) -> Kill:
+    """ROLE@MOMENT[:ROUND], as model@settle or owner@post:4; without ROUND in round 3, or the last of `rounds` if there
+    are fewer. Raises ConfigurationError.
+    """
     who, _, round_text = text.partition(":")
     role, _, moment = who.partition("@")
-    if (role, moment) not in KILLS or not (round_text or "3").isdecimal():
+    round_text = round_text or str(max(1, min(3, rounds)))
+    if (role, moment) not in KILLS or not round_text.isdecimal():
         raise ConfigurationError(f"'{text}' is no kill", help="model@settle or owner@post, with :ROUND (default 3)")
-    return Kill(role, moment, int(round_text or "3"))
+    return Kill(role, moment, int(round_text))

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.chain import Chain, PostedPart
 from omnilytics.daemon.journal import Journal
+from omnilytics.daemon.spec import TaskSpec, decode_spec
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.keys import open_box
 from omnilytics.peers.market import Member, RoundOpening, TaskParams
+from omnilytics.peers.masking import add_vectors
 from omnilytics.peers.messages import CHANNEL_REGISTERED, decode_envelope
 from omnilytics.peers.prg import PAD, PAIR, add_stream, pad_context, pair_context
 from omnilytics.peers.quantise import lift, unpack
@@ -45,8 +47,12 @@ class ChainTap:
     raw: list[bytes] = field(default_factory=list)
     openings: dict[int, RoundOpening] = field(default_factory=dict)
     posts: dict[int, list[PostedPart]] = field(default_factory=dict)
+    # The encrypted payloads, and what the model owner selected: (complete, selected) as bitmaps.
+    payloads: dict[int, bytes] = field(default_factory=dict)
+    selections: dict[int, tuple[int, int]] = field(default_factory=dict)
     members: tuple[Member, ...] = ()
     params: TaskParams | None = None
+    spec: TaskSpec | None = None
 
     async def read(self, market: Mapping[str, Any], task: int) -> None:
         """Reads the whole chain."""
@@ -61,11 +67,15 @@ class ChainTap:
         try:
             await chain.connect()
             state = await chain.state(task)
+            self.spec = decode_spec((await chain.created_task(task, height))[0])
             self.params, self.members = await chain.params(task), await chain.members(task)
             for round_number in range(1, state.round + 1):
                 opening = await chain.opening(task, round_number, height)
                 self.openings[round_number] = opening
                 self.posts[round_number] = await chain.posted(opening, height)
+                self.payloads[round_number] = await chain.payload(opening)
+                for entry in await chain.round_events("GroupsSelected", opening, height):
+                    self.selections[round_number] = entry["complete"], entry["selected"]
         finally:
             await chain.close()
 
@@ -95,6 +105,16 @@ class Knowledge:
             assert stored is not None
             self.pads[round_number] = stored[1]
 
+    def pad(self, params: TaskParams, round_number: int, index: int) -> bytes | None:
+        """The seed of a round's pad: from the model owner, or from any owner that was given the same one."""
+        if round_number in self.pads:
+            return self.pads[round_number][index]
+        for (_, number), secrets in self.rounds.items():
+            seat = secrets["group"] * params.group_size + secrets["position"]
+            if number == round_number and params.pad_index(seat) == index:
+                return bytes.fromhex(secrets["pad_seed"])
+        return None
+
     def all_secrets(self) -> set[bytes]:
         """Every 32-byte secret known."""
         found = {seed for pads in self.pads.values() for seed in pads}
@@ -118,9 +138,13 @@ def strip_known_masks(
     mates = {member.seat % size: member for member in tap.members if member.seat // size == group}
     del mates[position]
     lanes = unpack(tap.vector(round_number, victim.seat), layout)
-    if round_number in known.pads:
-        add_stream(lanes, known.pads[round_number][position], PAD, pad_context(ctx, position), subtract=True)
-    unknown: list[tuple[bytes, bool]] = []
+    index = params.pad_index(victim.seat)
+    unknown: list[tuple[bytes, bytes, bool]] = []
+    pad = known.pad(params, round_number, index)
+    if pad is None:
+        unknown.append((PAD, pad_context(ctx, index), True))
+    else:
+        add_stream(lanes, pad, PAD, pad_context(ctx, index), subtract=True)
     for mate_position, mate in mates.items():
         lower, higher = (victim, mate) if position < mate_position else (mate, victim)
         context = pair_context(ctx, group, lower.account, higher.account)
@@ -128,16 +152,41 @@ def strip_known_masks(
         subtract = position < mate_position
         secrets = known.rounds.get((mate.account, round_number))
         if secrets is None:
-            unknown.append((context, subtract))
+            unknown.append((PAIR, context, subtract))
         else:
             seed = bytes.fromhex(secrets["pair_seeds"][victim.account.hex()])
             add_stream(lanes, seed, PAIR, context, subtract=subtract)
     results = [lift(lanes, layout)[: params.value_count]]
     for guess in guesses:
         tried = lanes.copy()
-        for context, subtract in unknown:
-            add_stream(tried, guess, PAIR, context, subtract=subtract)
+        for kind, context, subtract in unknown:
+            add_stream(tried, guess, kind, context, subtract=subtract)
         results.append(lift(tried, layout)[: params.value_count])
+    return results
+
+
+def strip_known_pads(
+    tap: ChainTap, known: Knowledge, round_number: int, group: int, guesses: Sequence[bytes] = ()
+) -> list[NDArray[np.int64]]:
+    """The sum of a group's posted vectors without all pads that the attacker can make; one result a guess of the
+    seeds that it cannot (none: those pads stay on). int64 of shape (d,), lifted."""
+    params = tap.params
+    assert params is not None
+    ctx, seats = tap.openings[round_number].ctx, range(group * params.group_size, (group + 1) * params.group_size)
+    total = add_vectors([unpack(tap.vector(round_number, seat), params.layout) for seat in seats])
+    unknown: list[bytes] = []
+    for index in params.group_pads(group):
+        pad = known.pad(params, round_number, index)
+        if pad is None:
+            unknown.append(pad_context(ctx, index))
+        else:
+            add_stream(total, pad, PAD, pad_context(ctx, index), subtract=True)
+    results = [lift(total, params.layout)[: params.value_count]]
+    for guess in guesses:
+        tried = total.copy()
+        for context in unknown:
+            add_stream(tried, guess, PAD, context, subtract=True)
+        results.append(lift(tried, params.layout)[: params.value_count])
     return results
 
 

@@ -80,6 +80,8 @@ def secrets_of(round_: OwnerRound, effect: MaskVector) -> dict[str, Any]:
 @network_options
 @click.option("--data", type=click.Path(path_type=Path, dir_okay=False), required=True)
 @click.option("--seed")
+@click.option("--restore-stake", is_flag=True)
+@click.option("--allow-thin-sums", is_flag=True)
 @click.option("--poison", type=click.Choice(sorted(POISONS)))
 @click.option("--hostile-groups", type=int, default=-1)
 @click.option("--die-in-round", type=int)
@@ -87,6 +89,8 @@ def secrets_of(round_: OwnerRound, effect: MaskVector) -> dict[str, Any]:
 def run(
     data: Path,
     seed: str | None,
+    restore_stake: bool,
+    allow_thin_sums: bool,
     poison: str | None,
     hostile_groups: int,
     die_in_round: int | None,
@@ -96,7 +100,8 @@ def run(
     """Run a hostile data owner."""
     settings, password_file = settings_from(options)
     part = adversarial_part(poison, hostile_groups, die_in_round, leak)
-    run_owner(settings, password_file, OwnerOptions(data, seed=seed), part_class=part)
+    chosen = OwnerOptions(data, seed=seed, restore_stake=restore_stake, allow_thin_sums=allow_thin_sums)
+    run_owner(settings, password_file, chosen, part_class=part)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ contract Reentrant {
         market.withdraw(ids, payable(address(this)));
     }
 
+    /// @dev For code that a test puts at a participant's address.
+    function arm(bytes calldata attack_) external {
+        attack = attack_;
+        attackSucceeded = false;
+    }
+
     receive() external payable {
         received += msg.value;
         (bool ok,) = address(market).call(attack);
@@ -89,6 +95,80 @@ contract MarketMoneyTest is MarketBase {
         equal(reentrant.received(), p.stake, "once");
         isTrue(!reentrant.attackSucceeded(), "the call back fails");
         equal(address(market).balance, others, "nobody else's money");
+    }
+
+    /// @dev Only withdraw is guarded; everything else may be called by a payee, because the transfer comes last. Here a model owner
+    /// is paid for one task and selects in another, pokes, and tries to be paid again.
+    function test_reentrancy_into_other_functions() external {
+        p.modelSelection = true;
+        _create();
+        uint256 escrow = market.getTask(task).escrow;
+        uint256[] memory ids = _ids();
+        _pass();
+        market.poke(task); // nobody joined: the escrow is credited
+        _start();
+        _open();
+        _commitAll();
+        _postAll();
+        uint256 second = task;
+        uint256 locked = address(market).balance - escrow;
+        vm.etch(MODEL_OWNER, address(new Reentrant(market)).code);
+        Reentrant payee = Reentrant(payable(MODEL_OWNER));
+
+        payee.arm(abi.encodeCall(market.withdraw, (ids, payable(MODEL_OWNER))));
+        uint256 before = vm.snapshotState();
+        equal(_withdrawAs(MODEL_OWNER, ids), escrow, "once");
+        isTrue(!payee.attackSucceeded(), "no withdrawal within a withdrawal");
+        isTrue(vm.revertToState(before), "back");
+
+        payee.arm(abi.encodeCall(market.selectGroups, (second, ctx, 0x1e)));
+        equal(_withdrawAs(MODEL_OWNER, ids), escrow, "the refund of the first task");
+        isTrue(payee.attackSucceeded(), "it may select meanwhile");
+        equal(market.getTask(second).selected, 0x1e, "selected");
+        equal(market.getTask(second).paid, 15 * uint256(p.rate), "and paid once");
+        equal(address(market).balance, locked, "nothing else went out");
+        _checkMoney(second);
+
+        // what a payee is credited with meanwhile is not lost
+        _create();
+        _pass();
+        before = market.getTask(task).escrow;
+        _create();
+        _pass();
+        market.poke(task);
+        payee.arm(abi.encodeCall(market.poke, (task - 1)));
+        equal(_withdraw(MODEL_OWNER), before, "one refund");
+        isTrue(payee.attackSucceeded(), "it may poke meanwhile");
+        equal(market.credits(MODEL_OWNER), before, "and the other is credited");
+        equal(_withdraw(MODEL_OWNER), before, "and paid");
+        equal(address(market).balance, locked, "nothing else went out");
+    }
+
+    function _withdrawAs(address who, uint256[] memory ids) private returns (uint256 got) {
+        uint256 before = who.balance;
+        vm.prank(who);
+        market.withdraw(ids, payable(who));
+        got = who.balance - before;
+    }
+
+    function test_a_model_owner_that_refuses_money_holds_up_nobody() external {
+        _start();
+        _round();
+        vm.etch(MODEL_OWNER, address(new Refusing()).code);
+        vm.warp(vm.getBlockTimestamp() + 100_000);
+        for (uint256 i = 0; i < 15; ++i) {
+            isTrue(_withdraw(_owner(i)) >= p.stake, "stake, and what was earned");
+        }
+        isTrue(_status() == IMarket.TaskStatus.Ended, "ended");
+        uint256 rest = market.credits(MODEL_OWNER);
+        uint256[] memory ids = _ids();
+        vm.expectRevert(abi.encodeWithSelector(IMarket.TransferFailed.selector, MODEL_OWNER));
+        vm.prank(MODEL_OWNER);
+        market.withdraw(ids, payable(MODEL_OWNER));
+        equal(address(market).balance, rest, "only its own money waits");
+        vm.prank(MODEL_OWNER);
+        market.withdraw(ids, payable(STRANGER));
+        equal(address(market).balance, 0, "for an address that takes it");
     }
 
     function test_pay_is_collected_once_even_when_a_task_is_named_twice() external {

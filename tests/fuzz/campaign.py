@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import random
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -323,6 +327,10 @@ class Episode:
         self.tally.reasons += self.attacked.log.reasons
         self.tally.ends["vectors ordered"] += self.masked
         self.tally.ends["vectors committed"] += self.committed
+        log = self.attacked.log
+        log.summarise(at_once=True)
+        if log.accounted != log.dropped:
+            raise Finding(f"{log.dropped} messages dropped, the log accounts for {log.accounted}")
         if self.attacked.part._round is not None:
             raise Finding("the round is over, and its secrets are still there")
         secrets = (self.round.model_key, *self.round.pad_seeds, self.attacked.person.box.secret)
@@ -331,14 +339,29 @@ class Episode:
             raise Finding("a note shows a secret")
 
 
-def rss_bytes() -> int:
-    """Memory of this process that is in use now; 0 where the system does not say."""
+@dataclass(frozen=True)
+class Memory:
+    """What the process holds after its garbage is collected: resident bytes, and Python's allocated blocks.
+
+    The blocks count every object that is still reachable; the resident bytes also what the allocators keep in reserve.
+    """
+
+    resident: int
+    blocks: int
+
+
+def memory() -> Memory:
+    """Of this process, now; resident is 0 where the system does not say."""
+    gc.collect()
+    # What is free goes back to the system, where the C library can do that.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
-        return 0
+        status = ""
     found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) * 1024 if found else 0
+    return Memory(int(found[1]) * 1024 if found else 0, sys.getallocatedblocks())
 
 
 def attack(seed: int, messages: int) -> Iterator[tuple[Tally, Failure | None]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from omnilytics.peers.owner_round import OwnerEffect, OwnerRound, SendEnvelope
 from tests.adversaries.model import vanishing_part
 from tests.adversaries.owner import adversarial_part
 from tests.adversaries.poisons import POISONS
-from tests.simulator.plan import Plan
+from tests.simulator.plan import Absence, Plan
 
 if TYPE_CHECKING:
     from tests.simulator.scenario import Participant, World
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 class Stage:
     """What a participant has done of its role, over all its lives."""
 
-    absent: bool = False
+    # Of the plan's absences: those that have come.
+    absences: set[Absence] = field(default_factory=set)
     gone: bool = False
     acted: int = 0
 
@@ -100,23 +101,34 @@ def _at_step(step: str, start: int, snapshot: TaskSnapshot, part: OwnerPart | Mo
     return False
 
 
+def _due(world: World, person: Participant) -> list[Absence]:
+    """The absences of the plan that have not come yet."""
+    return [a for a in world.plan.absences.get(person.index, ()) if a not in person.stage.absences]
+
+
 def _watched_owner(base: type[OwnerPart], world: World, person: Participant) -> type[OwnerPart]:
-    absence = world.plan.absences.get(person.index)
+
+    def go_away(absence: Absence) -> None:
+        person.stage.absences.add(absence)
+        world.counters[f"absence at {absence.step}"] += 1
+        person.die_now(absence.seconds)
 
     class Watched(base):  # type: ignore[misc, valid-type]
+        # A round's state is never changed, only replaced: each is looked at once.
+        _told: OwnerRound | None = None
+
         async def handle(self, event: Event) -> None:
-            if absence is not None and not person.stage.absent and isinstance(event, SnapshotSeen):
-                step, start, away = absence
-                if _at_step(step, start, event.snapshot, self):
-                    person.stage.absent = True
-                    world.counters[f"absence at {step}"] += 1
-                    person.die_now(away)
+            if isinstance(event, SnapshotSeen):
+                for absence in _due(world, person):
+                    if _at_step(absence.step, absence.round, event.snapshot, self):
+                        go_away(absence)
             await super().handle(event)
             self._tell_seeds()
 
         def _tell_seeds(self) -> None:
             round_: OwnerRound | None = self._round
-            if round_ is not None:
+            if round_ is not None and round_ is not self._told:
+                self._told = round_
                 world.monitor.saw_seeds(person.keys.address, round_.opening.ctx, dict(round_.seeds))
                 world.monitor.keep_secret(round_.keys.ephemeral.secret, "ephemeral key")
 
@@ -135,11 +147,9 @@ def _watched_owner(base: type[OwnerPart], world: World, person: Participant) -> 
                 quantised,
                 world.plan.params,
             )
-            step, start, away = absence or ("", 0, 0.0)
-            if step == "masked" and not person.stage.absent and round_.opening.round >= start:
-                person.stage.absent = True
-                world.counters["absence at masked"] += 1
-                person.die_now(away)
+            for absence in _due(world, person):
+                if absence.step == "masked" and round_.opening.round >= absence.round:
+                    go_away(absence)
             super()._mask(round_, quantised, pairs, pad_seed)
 
     return Watched
@@ -170,7 +180,8 @@ def _misbehaving_owner(
             await super().handle(event)
 
         def statistic_function(self) -> StatisticFunction:
-            if role.startswith("poison "):
+            # A hostile group's owner poisons where it sits in that group.
+            if role.startswith("poison ") or (role == "hostile group" and self._round.group == 0):
                 act()
             found: StatisticFunction = super().statistic_function()
             return found
@@ -277,13 +288,12 @@ def _sealed(secret: bytes, public: bytes, message: Message, nonce: bytes) -> byt
 def model_class(world: World, person: Participant) -> type[ModelPart]:
     """The model owner's part: its role, watched."""
     role, start = world.plan.model_role or ("", 0)
-    absence = world.plan.absences.get(-1)
     entropy = world.plan.entropy(f"model role {person.lives}")
     base: type[ModelPart] = ModelPart
     if role == "vanishes before settling":
 
         def die() -> None:
-            world.counters[f"role: {role}"] += 1
+            world.counters[f"role: model owner {role}"] += 1
             person.die_now(None)
 
         base = vanishing_part(start, die)
@@ -295,10 +305,11 @@ def model_class(world: World, person: Participant) -> type[ModelPart]:
         async def handle(self, event: Event) -> None:
             if isinstance(event, SnapshotSeen):
                 snapshot = event.snapshot
-                if absence is not None and not person.stage.absent and _at_step(*absence[:2], snapshot, self):
-                    person.stage.absent = True
-                    world.counters[f"absence of the model owner at {absence[0]}"] += 1
-                    person.die_now(absence[2])
+                for absence in _due(world, person):
+                    if _at_step(absence.step, absence.round, snapshot, self):
+                        person.stage.absences.add(absence)
+                        world.counters[f"absence of the model owner at {absence.step}"] += 1
+                        person.die_now(absence.seconds)
                 running = snapshot.state.status is TaskStatus.RUNNING
                 if role == "silent for good" and running and snapshot.state.round >= start - 1:
                     act()
@@ -334,7 +345,7 @@ def model_class(world: World, person: Participant) -> type[ModelPart]:
                 victim = effect.receiver[-1] % 3 == 0
                 ctx, me = round_.keys.ctx, round_.keys.address
                 pads, nonce = round_.pad_seeds, entropy.randbytes(24)
-                pad = pads[round_.recipients[effect.receiver].position]
+                pad = pads[round_.recipients[effect.receiver].pad_index]
                 if role == "never delivers":
                     act()
                     continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from eth_abi.abi import decode, encode
@@ -31,6 +31,11 @@ class Function:
     def call(self, *arguments: Any) -> bytes:
         """Its calldata."""
         return self.selector + encode(self.inputs, arguments)
+
+    def call_once(self, *arguments: Any) -> bytes:
+        """The same, remembered: for views that are asked for again and again."""
+        plain = tuple(tuple(a) if isinstance(a, list) else a for a in arguments)
+        return _remembered(self.name, plain)
 
     def arguments(self, data: bytes) -> tuple[Any, ...]:
         """The arguments in calldata."""
@@ -69,6 +74,11 @@ class Interface:
     events: dict[str, Event]
     topics: dict[bytes, Event]
     errors: dict[bytes, dict[str, Any]]
+
+
+@lru_cache(4096)
+def _remembered(name: str, arguments: tuple[Any, ...]) -> bytes:
+    return interface().functions[name].call(*arguments)
 
 
 @cache

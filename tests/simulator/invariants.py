@@ -312,6 +312,10 @@ class Monitor:
         if money:
             self.check_money(block)
 
+    def contexts(self, round_number: int) -> set[bytes]:
+        """Every context under which anybody made a vector of this round, on whatever fork."""
+        return {ctx for (_, ctx), many in self.masked.items() if any(m.round == round_number for m in many)}
+
     def _ctx(self, round_number: int) -> bytes:
         opened = self._round_logs("RoundOpened", round_number)
         return bytes(opened[-1].arguments["ctx"])
@@ -429,6 +433,9 @@ class Monitor:
             state = interface().functions["getTask"].result(ledger.view(ledger._calls()[0], block))
         except EvmError:
             return
+        asked: list[tuple[str, tuple[object, ...]]] = [("getPaidRounds", (1,)), ("totalBurned", ())]
+        asked += [("credits", ("0x" + account.hex(),)) for account in self.accounts]
+        ledger.view_all([interface().functions[name].call_once(*arguments) for name, arguments in asked], block)
         members = ledger.read("getMembers", 1, block=block)
         paid_rounds = ledger.read("getPaidRounds", 1, block=block)
         escrow, paid, settlement, refunded, stakes_in, stakes_out, slashed, compensation, burned = state[-9:]
@@ -481,10 +488,14 @@ def _find(text: bytes, needles: list[bytes]) -> list[int]:
     if len(text) < 16:
         return []
     starts = np.array([int.from_bytes(needle[:8], "little") for needle in needles], np.uint64)
+    # Most words differ from every needle in their first two bytes: a table tells.
+    possible = np.zeros(1 << 16, np.bool_)
+    possible[(starts & np.uint64(0xFFFF)).astype(np.intp)] = True
     suspects: set[int] = set()
     for offset in range(8):
         usable = (len(text) - offset) // 8 * 8
         words = np.frombuffer(text, "<u8", usable // 8, offset)
-        hits = np.isin(starts, words)
+        likely = words[possible[np.frombuffer(text, "<u2", usable // 2, offset)[::4]]]
+        hits = np.isin(starts, likely)
         suspects |= set(np.flatnonzero(hits).tolist())
     return [index for index in sorted(suspects) if needles[index] in text]

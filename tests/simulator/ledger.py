@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import rlp  # type: ignore[import-untyped]
 from eth_abi.abi import decode as abi_decode
@@ -16,11 +16,20 @@ from eth_utils.address import to_checksum_address
 from omnilytics.daemon.chain import CALL_SECONDS, Chain, ContractRefused, Head, Receipt, RpcAnswered, params_tuple
 from omnilytics.peers.errors import ChainError
 from omnilytics.peers.hashing import keccak
-from omnilytics.peers.market import TaskParams
+from omnilytics.peers.market import Member, TaskParams, TaskState
 from tests.simulator.codec import interface
 from tests.simulator.evm import CHAIN_ID, FIRST_BLOCKS, GENESIS_TIME, Call, Evm, EvmError
 from tests.simulator.life import Faults, Life
 from tests.simulator.virtual_time import VirtualLoop
+
+# Depths of reorgs, in blocks; counted by band.
+REORG_BANDS = ((1, 1), (2, 2), (3, 3), (4, 6), (7, 12), (13, 20), (21, 32))
+
+
+def band_name(band: tuple[int, int]) -> str:
+    """Under which reorgs of these depths are counted."""
+    low, high = band
+    return f"reorg of depth {low} to {high}" if low < high else f"reorg of depth {low}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Block:
     # Results of calls at this block, by calldata.
     views: dict[bytes, Any] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def head(self) -> Head:
         """As the product's chain adapter shows it."""
         return Head(self.number, self.time, self.hash, self.base_fee)
@@ -79,8 +88,13 @@ class Ledger:
         self._entropy = entropy
         self._block_seconds = block_seconds
         self._raw: dict[bytes, bytes] = {}
+        # Balances and nonces, until something changes them.
+        self._accounts: dict[tuple[str, bytes, str], int] = {}
+        # What the product made of a view's result, by the result's identity.
+        self._shown: dict[tuple[str, int], tuple[Any, Any]] = {}
         self.receipts: dict[bytes, Receipt] = {}
-        self.forks = 0
+        # When, by the virtual clock, and how deep.
+        self.reorgs: list[tuple[float, int]] = []
         self.on_block: Callable[[Block], None] = lambda block: None
         self.on_call: Callable[[bytes, bytes, str], None] = lambda sender, data, stage: None
         self.on_mined: Callable[[], None] = lambda: None
@@ -98,10 +112,12 @@ class Ledger:
     def fund(self, account: bytes, wei: int) -> None:
         """Gives an account money."""
         self.evm.rpc("anvil_setBalance", "0x" + account.hex(), hex(wei))
+        self._accounts.clear()
 
     def accept(self, raw: bytes) -> None:
         """A transaction enters the mempool. Raises EvmError where a node would refuse it."""
         tx_hash = keccak(raw)
+        self._accounts.clear()
         self.evm.rpc("eth_sendRawTransaction", "0x" + raw.hex())
         self._raw[tx_hash] = raw
 
@@ -112,12 +128,9 @@ class Ledger:
             if self.faults.strikes("chain_stall", self._entropy):
                 await asyncio.sleep(self._entropy.uniform(5, 40))
             if self.faults.strikes("reorg", self._entropy):
-                self.reorg(
-                    min(
-                        self._entropy.randint(1, self._entropy.choice((1, 2, 3, 6, 12))),
-                        len(self.blocks) - FIRST_BLOCKS - 1,
-                    )
-                )
+                # Deep ones come once there are rounds, or few tasks would ever have any.
+                low, high = self._entropy.choice(REORG_BANDS if self.by_name["RoundOpened"] else REORG_BANDS[:4])
+                self.reorg(min(self._entropy.randint(low, high), len(self.blocks) - FIRST_BLOCKS - 1))
             else:
                 self.mine(self.now())
 
@@ -131,6 +144,7 @@ class Ledger:
         when = max(parent.time + 1, when)
         to = "0x" + self.market.hex()
         state, members = self._calls()
+        self._accounts.clear()
         self.evm.rpc("evm_setNextBlockTimestamp", when)
         self.evm.rpc("evm_mine")
         answers = self.evm.batch(
@@ -187,14 +201,15 @@ class Ledger:
         """Another fork wins: the last blocks are gone, one more than that are new; some transactions are lost."""
         if depth < 1:
             return
-        self.forks += 1
-        self.faults.counters[f"reorg of depth {depth}"] += 1
+        self.reorgs.append((self._loop.now, depth))
+        self.faults.counters[band_name(next(band for band in REORG_BANDS if band[0] <= depth <= band[1]))] += 1
         gone = self.blocks[-depth:]
         del self.blocks[-depth:]
         last = self.blocks[-1].number
         for name, logs in self.by_name.items():
             self.by_name[name] = [log for log in logs if log.block <= last]
         self.receipts = {tx: receipt for tx, receipt in self.receipts.items() if receipt.block <= last}
+        self._accounts.clear()
         self.evm.rpc("anvil_rollback", depth)
         self.evm.seed_history(self._entropy.randbytes(32))
         waiting = [tx for block in gone for tx in block.transactions]
@@ -241,15 +256,49 @@ class Ledger:
         assert isinstance(found, bytes)
         return found
 
+    def view_all(self, calls: Sequence[bytes], block: Block) -> None:
+        """Asks for several views of a block in one exchange; `view` and `read` find them then."""
+        where = "latest" if block.number == self.blocks[-1].number else hex(block.number)
+        wanted = [data for data in calls if data not in block.views]
+        asked = [
+            Call("eth_call", ({"to": "0x" + self.market.hex(), "data": "0x" + data.hex()}, where)) for data in wanted
+        ]
+        for data, answer in zip(wanted, self.evm.batch(*asked) if asked else (), strict=True):
+            block.views[data] = answer if isinstance(answer, EvmError) else bytes.fromhex(answer[2:])
+
+    def account(self, method: str, account: bytes, where: str) -> int:
+        """A balance or nonce, as anvil has it now."""
+        key = method, account, where
+        if key not in self._accounts:
+            self._accounts[key] = int(self.evm.rpc(method, "0x" + account.hex(), where), 16)
+        return self._accounts[key]
+
+    async def shown(self, name: str, values: Any, decode: Callable[[Chain], Any]) -> Any:
+        """What the product's own decoding makes of a view's result: once for all who see the same."""
+        key = name, id(values)
+        if key not in self._shown:
+            self._shown[key] = values, await decode(cast(Chain, _Told(values)))
+        return self._shown[key][1]
+
     def read(self, name: str, *arguments: Any, block: Block | None = None) -> Any:
         """A view of the market, decoded; once for everybody who asks at this block."""
         function = interface().functions[name]
         block = block or self.blocks[-1]
-        data = function.call(*arguments)
+        data = function.call_once(*arguments)
         decoded = b"decoded" + data
         if decoded not in block.views:
             block.views[decoded] = function.result(self.view(data, block))
         return block.views[decoded]
+
+
+class _Told:
+    """In place of an RPC: one answer."""
+
+    def __init__(self, values: Any) -> None:
+        self._values = values
+
+    async def _view(self, _name: str, *_arguments: Any, **_more: Any) -> Any:
+        return self._values
 
 
 def take_apart(raw: bytes, sender: bytes) -> Sent:
@@ -345,13 +394,23 @@ class ChainView(Chain):
         except EvmError as error:
             raise self._refused(error) from error
 
+    async def state(self, task_id: int, block: int | None = None) -> TaskState:
+        values = await self._view("getTask", task_id, block=block)
+        found = await self._ledger.shown("state", values, lambda told: Chain.state(told, task_id, block))
+        return cast(TaskState, found)
+
+    async def members(self, task_id: int, block: int | None = None) -> tuple[Member, ...]:
+        values = await self._view("getMembers", task_id, block=block)
+        found = await self._ledger.shown("members", values, lambda told: Chain.members(told, task_id, block))
+        return cast(tuple[Member, ...], found)
+
     async def escrow_required(self, params: TaskParams) -> tuple[int, int]:
         reward, pot = await self._view("escrowRequired", params_tuple(params))
         return reward, pot
 
     async def balance(self, account: bytes) -> int:
         await self._travel()
-        return int(self._ledger.evm.rpc("eth_getBalance", "0x" + account.hex(), "latest"), 16)
+        return self._ledger.account("eth_getBalance", account, "latest")
 
     async def _logs(self, event: str, first: int, last: int, *topics: bytes | None) -> list[Any]:
         await self._travel()
@@ -385,18 +444,19 @@ class ChainView(Chain):
             "value": hex(value),
         }
         try:
-            return int(self._ledger.evm.rpc("eth_estimateGas", asked), 16)
+            # Without "latest" anvil's own clock, which is no virtual one, would tell the time.
+            return int(self._ledger.evm.rpc("eth_estimateGas", asked, "latest"), 16)
         except EvmError as error:
             raise self._refused(error) from error
 
     async def next_nonce(self, account: bytes) -> int:
         await self._travel()
-        return int(self._ledger.evm.rpc("eth_getTransactionCount", "0x" + account.hex(), "pending"), 16)
+        return self._ledger.account("eth_getTransactionCount", account, "pending")
 
     async def mined_nonce(self, account: bytes) -> int:
         """The account's next nonce, only mined transactions counted."""
         await self._travel()
-        return int(self._ledger.evm.rpc("eth_getTransactionCount", "0x" + account.hex(), "latest"), 16)
+        return self._ledger.account("eth_getTransactionCount", account, "latest")
 
     async def send_raw(self, raw: bytes) -> None:
         await self._travel()

@@ -23,7 +23,14 @@ PROFILES = (
     "absences",
     "everything",
 )
+# The scenarios of a campaign take turns. Those in which a fault can come only once, as an owner that is gone for good,
+# come oftener: so each named fault fires often enough (see fault_table).
+_CYCLE = (
+    *("calm", "network", "owners", "model owner", "absences", "crashes", "everything", "reorgs", "model owner"),
+    *("owners", "disk", "absences", "rpc", "owners", "model owner", "everything", "reorgs", "absences", "model owner"),
+)
 STEPS = ("join", "reveal", "draw", "seeding", "masked", "committed", "posting", "settling", "between rounds", "end")
+MODEL_STEPS = tuple(step for step in STEPS if step not in ("masked", "committed"))
 OWNER_ROLES = (
     *(f"poison {name}" for name in POISONS),
     "hostile group",
@@ -54,6 +61,28 @@ MODEL_ROLES = (
     "same weights again",
 )
 
+# What can happen only once in a task, or only in some groups, is drawn so many times oftener than the rest.
+_OFTENER = {
+    "hostile group": 5,
+    "dies before posting": 5,
+    "gone for good": 5,
+    "old data folder": 8,
+    "silent for good": 11,
+    "vanishes before settling": 11,
+    "model unlike its commitment": 3,
+    "payload unlike its hash": 3,
+    "same weights again": 3,
+}
+
+
+@dataclass(frozen=True)
+class Absence:
+    """Someone goes away (kill -9) on coming to a step, at the earliest in this round, for so many seconds."""
+
+    step: str
+    round: int
+    seconds: float
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,8 +100,8 @@ class Plan:
     # By owner's index: its role, and the round in which it comes to bear.
     roles: dict[int, tuple[str, int]]
     model_role: tuple[str, int] | None
-    # By participant's index (-1: the model owner): the step, the round and for how many seconds it is away.
-    absences: dict[int, tuple[str, int, float]]
+    # By participant's index (-1: the model owner); each comes once.
+    absences: dict[int, tuple[Absence, ...]]
     calm_rounds: int = 4
     planted: str = ""
     # One fault at one occasion: (participant, kind, at the Nth occasion).
@@ -95,8 +124,10 @@ class Plan:
         roles = [f"owner {index} {role} from round {at}" for index, (role, at) in self.roles.items()]
         roles += [f"model owner {self.model_role[0]} from round {self.model_role[1]}"] if self.model_role else []
         roles += [
-            f"{'model owner' if index < 0 else f'owner {index}'} away {away:.0f} s at {step} of round {at}"
-            for index, (step, at, away) in self.absences.items()
+            f"{'model owner' if index < 0 else f'owner {index}'} away {away.seconds:.0f} s at {away.step}, "
+            f"from round {away.round}"
+            for index, absences in self.absences.items()
+            for away in absences
         ]
         if self.appointed is not None:
             roles.append(f"{self.appointed[1]} number {self.appointed[2]} at {self.appointed[0]}")
@@ -124,13 +155,16 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     """The scenario of this number."""
     text = f"{seed}/{number}/plan".encode()
     entropy = random.Random(int.from_bytes(hashlib.sha256(text).digest(), "big"))
-    profile = profile or PROFILES[number % len(PROFILES)]
-    group_size = entropy.choice((3, 3, 3, 4, 4, 5, 6, 8))
-    groups = entropy.randint(3, max(3, 24 // group_size)) if group_size < 8 else 3
+    profile = profile or _CYCLE[number % len(_CYCLE)]
+    group_size = entropy.choices((3, 4, 5, 6, 8), (16, 2, 1, 0.6, 0.4))[0]
+    # Where people misbehave or stay away a group more than the least, or most tasks would end before they begin.
+    least, most = 3 + (group_size < 8 and profile in ("owners", "absences", "everything")), 24 // group_size
+    # Small markets oftener than large ones: they have the same troubles, and more of them can be played.
+    groups = least + int((most - least + 1) * entropy.random() ** 3)
     faulty = entropy.choice((0, 0, 0, (groups - 3) // 2))
     capacity = groups * group_size
     # A few tasks find too few owners, or a number that the group size does not divide.
-    owners = capacity - (entropy.randint(1, capacity - 5) if entropy.random() < 0.12 else 0)
+    owners = capacity - (entropy.randint(1, capacity - 5) if entropy.random() < 0.08 else 0)
     spec = TaskSpec("softmax", entropy.randint(9, 40), tuple("abcde"[: entropy.randint(3, 5)]), 0.5, 6)
     count = spec.side.value_count
     bits = entropy.choice((8, 16, 16, 16, 32))
@@ -152,17 +186,17 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
         max_magnitude=magnitude,
         value_count=count,
         chunk_words=chunk_words,
-        rounds=entropy.randint(5, 8),
+        rounds=entropy.randint(5, 14),
         max_empty_rounds=entropy.randint(2, 4),
         max_missed_rounds=entropy.randint(1, 4),
         depth=depth,
         block_seconds=block,
         join_seconds=entropy.randint(20, 60),
         reveal_seconds=entropy.randint(15, 40),
-        open_seconds=entropy.randint(15, 40),
-        commit_seconds=entropy.randint(25, 60),
-        post_seconds=entropy.randint(20, 50) + block * (2 * depth + 3),
-        settle_seconds=(chunks + 1) * (turn + block) + entropy.randint(10, 40),
+        open_seconds=entropy.randint(12, 30),
+        commit_seconds=entropy.randint(22, 45),
+        post_seconds=entropy.randint(15, 35) + block * (2 * depth + 3),
+        settle_seconds=(chunks + 1) * (turn + block) + entropy.randint(10, 30),
         turn_seconds=turn,
         rate=rate,
         stake=group_size * rate + 10**15,
@@ -190,39 +224,65 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
 def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
     draft = _Draft(entropy)
     roles: dict[int, tuple[str, int]] = {}
-    absences: dict[int, tuple[str, int, float]] = {}
+    absences: dict[int, tuple[Absence, ...]] = {}
     model_role: tuple[str, int] | None = None
-    rounds, profile = plan.params.rounds, plan.profile
+    # The last rounds are calm: whoever is back must be seen to play.
+    troubled, profile, owners = max(1, plan.params.rounds - plan.calm_rounds), plan.profile, plan.owner_count
     everything = profile == "everything"
     if profile == "network" or everything:
         draft.some("message_drop", "message_duplicate", "message_delay", "message_reorder", "message_corrupt", most=0.3)
         draft.some("message_injected", "presence_forged", most=0.05)
-        draft.some("partition", "broker_down", most=0.02)
+        draft.some("partition", "broker_down", most=0.06)
     if profile == "crashes" or everything:
-        draft.some("crash_before_write", "crash_after_write", "crash_torn_write", most=0.006)
-        draft.some("kill", most=0.04)
+        draft.some("crash_before_write", "crash_after_write", "crash_torn_write", most=0.01)
+        draft.some("kill", most=0.15)
     if profile == "disk" or everything:
-        draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.006)
+        draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.012)
     if profile == "reorgs" or everything:
-        draft.some("reorg", most=0.08)
-        draft.some("chain_stall", most=0.01)
+        draft.some("reorg", most=0.1)
+        draft.some("chain_stall", most=0.04)
         draft.some("transaction_lost", "transaction_late", most=0.03)
     if profile == "rpc" or everything:
         draft.some("rpc_error", "rpc_timeout", "rpc_stale_head", most=0.01)
-        draft.some("rpc_missing_logs", "transaction_answer_lost", "transaction_lost", "transaction_late", most=0.1)
+        draft.some("transaction_answer_lost", "transaction_lost", "transaction_late", most=0.1)
+        draft.some("rpc_missing_logs", most=0.3)
     if profile == "owners" or everything:
-        for index in entropy.sample(range(plan.owner_count), min(plan.owner_count, entropy.randint(1, 3))):
-            roles[index] = entropy.choice(OWNER_ROLES), entropy.randint(1, max(1, rounds - 2))
-    if profile == "model owner" or (everything and entropy.random() < 0.3):
-        model_role = entropy.choice(MODEL_ROLES), entropy.randint(1, rounds)
+        for index in entropy.sample(range(owners), entropy.randint(1, max(1, owners // 4))):
+            role = _chosen(entropy, OWNER_ROLES)
+            roles[index] = role, _early(entropy, troubled)
+    if profile == "model owner" or (everything and entropy.random() < 0.4):
+        role = _chosen(entropy, MODEL_ROLES)
+        model_role = role, _early(entropy, troubled)
     if profile == "absences" or everything:
-        for index in entropy.sample(range(-1, plan.owner_count), min(plan.owner_count, entropy.randint(1, 4))):
+        for index in entropy.sample(range(owners), entropy.randint(1, max(1, owners // 4))):
             if index not in roles:
-                step = entropy.choice(STEPS)
-                absences[index] = step, entropy.randint(1, max(1, rounds - 2)), entropy.choice((0.5, 5.0, 30.0, 120.0))
+                absences[index] = _some_absences(entropy, STEPS, entropy.randint(2, 6), troubled)
+        if model_role is None:
+            absences[-1] = _some_absences(entropy, MODEL_STEPS, entropy.randint(3, 7), troubled)
     if everything:
         draft.rates = {name: rate / 3 for name, rate in draft.rates.items()}
     return replace(plan, rates=Rates(**draft.rates), roles=roles, model_role=model_role, absences=absences)
+
+
+def _chosen(entropy: random.Random, roles: tuple[str, ...]) -> str:
+    return entropy.choices(roles, [_OFTENER.get(role, 1) for role in roles])[0]
+
+
+def _early(entropy: random.Random, troubled: int) -> int:
+    """A round, the first ones oftener: not every task gets far."""
+    return min(entropy.randint(1, troubled), entropy.randint(1, troubled))
+
+
+def _some_absences(entropy: random.Random, steps: tuple[str, ...], count: int, troubled: int) -> tuple[Absence, ...]:
+    """At different steps."""
+    return tuple(
+        Absence(
+            step,
+            _early(entropy, troubled),
+            entropy.choice((0.5, 3.0, 8.0) if step in ("join", "reveal", "draw") else (0.5, 5.0, 20.0, 80.0)),
+        )
+        for step in entropy.sample(steps, count)
+    )
 
 
 def small_plan(seed: int, profile: str) -> Plan:

@@ -36,8 +36,10 @@ def prg() -> Case:
     return bundle(cases, bad)
 
 
-def masks_case(bits: int, size: int, group: int, words: int, whole: bool) -> Case:
-    name = f"{size} owners, {bits} bits, group {group}"
+def masks_case(bits: int, size: int, group: int, words: int, whole: bool, by_seat: bool = False) -> Case:
+    """by_seat: every group has pads of its own, with the owner's seat as index in place of its position."""
+    name = f"{size} owners, {bits} bits, group {group}" + (", pads by seat" if by_seat else "")
+    indices = [group * size + p if by_seat else p for p in range(size)]
     ctx = entropy(f"ctx {name}", 32)
     addresses = [entropy(f"address {name} {p}", 20) for p in range(size)]
     secrets = [entropy(f"secret {name} {p}", 32) for p in range(size)]
@@ -61,7 +63,7 @@ def masks_case(bits: int, size: int, group: int, words: int, whole: bool) -> Cas
         masked[a] = [x + m for x, m in zip(masked[a], mask, strict=True)]
         masked[b] = [x - m for x, m in zip(masked[b], mask, strict=True)]
     for p in range(size):
-        mask = ref.stream(pads[p], "pad", ctx + bytes([p]), bits, lane_count)[2]
+        mask = ref.stream(pads[p], "pad", ctx + bytes([indices[p]]), bits, lane_count)[2]
         masked[p] = [x + m for x, m in zip(masked[p], mask, strict=True)]
     kept = range(size) if whole else range(1, size)
     return {
@@ -76,6 +78,7 @@ def masks_case(bits: int, size: int, group: int, words: int, whole: bool) -> Cas
         "ephemeralPublics": [text(p) for p in publics],
         "pairSeeds": [text(s) for s in seeds],
         "acknowledgements": [text(ref.blake2b(b"ack" + s, b"", "omnilytics-ack")) for s in seeds],
+        "padIndices": indices,
         "padSeeds": [text(p) for p in pads],
         "quantised": [text(ref.vector_of(q, bits)) for q in plain],
         "masked": [text(ref.vector_of(y, bits)) for y in masked],
@@ -90,8 +93,13 @@ def masks() -> Case:
         masks_case(16, 3, 255, 2, True),
         masks_case(16, 5, 3, 1, True),
         masks_case(32, 4, 1, 2, True),
+        masks_case(16, 3, 2, 1, True, by_seat=True),
+        masks_case(8, 16, 7, 1, True, by_seat=True),
     ]
-    bad = [masks_case(16, 4, 2, 1, False) | {"reason": "sum without the first owner: masks do not cancel"}]
+    bad = [
+        masks_case(16, 4, 2, 1, False) | {"reason": "sum without the first owner: masks do not cancel"},
+        masks_case(16, 4, 2, 1, False, by_seat=True) | {"reason": "the same with pads by seat"},
+    ]
     return bundle(cases, bad)
 
 

@@ -1,0 +1,90 @@
+"""How an owner's options and configuration come together: the policy in force, and what is done to gradients."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, cast
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from omnilytics.daemon import run
+from omnilytics.daemon.config import Settings
+from omnilytics.daemon.owner import OwnerPart
+from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.protection.envelope import EnvelopeOwner
+from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
+from omnilytics.daemon.training.models import Architecture, Model
+from omnilytics.daemon.training.payload import as_published
+from omnilytics.daemon.training.private import PrivacyOptions, clipped_mean_gradient
+from tests.envelope_sides import payload_of
+
+NOISY = {"noise_multiplier": 4.0, "clip_norm": 0.01}
+
+
+class StillNode:
+    """A node that runs nothing."""
+
+    async def run(self, part: object) -> None:
+        pass
+
+
+def choices_of(
+    home: Path, tables: dict[str, Any], statistic: StatisticFunction = honest_statistic, **options: Any
+) -> OwnerChoices:
+    """What the owner's part is given by these tables of config.toml and these options."""
+    given: list[OwnerChoices] = []
+    path = home / "rows.npz"
+    np.savez(path, X=np.eye(4), y=np.arange(4) % 2)
+
+    def part(node: object, task: int | None, choices: OwnerChoices) -> OwnerPart:
+        given.append(choices)
+        return cast(OwnerPart, None)
+
+    settings = Settings(home, tables=tables)
+    with mock.patch.object(run, "_node", lambda *_: StillNode()):
+        run.run_owner(settings, home / "password", run.OwnerOptions(path, **options), statistic, cast(Any, part))
+    (choices,) = given
+    return choices
+
+
+def test_without_tables_gradients_are_as_they_come_and_the_policy_is_the_default(tmp_path: Path) -> None:
+    choices = choices_of(tmp_path, {})
+    assert choices.statistic is honest_statistic
+    assert (choices.policy, choices.privacy, choices.secret_batch) == (Policy(), PrivacyOptions(), True)
+
+
+def test_the_policy_is_the_files_and_max_stake_is_stronger(tmp_path: Path) -> None:
+    tables = {"policy": {"maximum_stake": 5, "minimum_reward": 7}}
+    assert choices_of(tmp_path, tables).policy == Policy(maximum_stake=5, minimum_reward=7)
+    assert choices_of(tmp_path, tables, max_stake=9).policy == Policy(maximum_stake=9, minimum_reward=7)
+    assert choices_of(tmp_path, tables, max_stake=0).policy.maximum_stake == 0
+
+
+@pytest.mark.parametrize("noise", [0.0, 4.0])
+def test_with_privacy_every_gradient_is_clipped_and_gets_its_noise(tmp_path: Path, noise: float) -> None:
+    choices = choices_of(tmp_path, {"privacy": {**NOISY, "noise_multiplier": noise}})
+    assert choices.privacy == PrivacyOptions(noise, 0.01)
+    generator = np.random.default_rng(0)
+    model = Model(Architecture(), 20, 5)
+    weights, features = as_published(generator.normal(size=model.value_count)), generator.normal(size=(8, 20))
+    labels = generator.integers(0, 5, 8)
+    with mock.patch.object(os, "urandom", np.random.default_rng(1).bytes):
+        found = choices.statistic(EnvelopeOwner(model), payload_of(model, weights), features, labels, 1.0, generator)
+    rest = found - clipped_mean_gradient(model, weights, features, labels, 0.01)
+    assert np.any(rest) == bool(noise)
+    # 105 normals of standard deviation 4 * 0.01 / 8: their mean square is within a factor of two.
+    assert rest.std() == pytest.approx(noise * 0.01 / 8, rel=0.5)
+
+
+def test_batches_from_a_seed_are_no_secret(tmp_path: Path) -> None:
+    assert choices_of(tmp_path, {}, seed="5").secret_batch is False
+
+
+def test_a_hostile_gradient_is_left_alone_and_counts_as_without_noise(tmp_path: Path) -> None:
+    poison = cast(StatisticFunction, lambda *_: None)
+    choices = choices_of(tmp_path, {"privacy": NOISY}, poison)
+    assert choices.statistic is poison and choices.privacy == PrivacyOptions()
