@@ -143,8 +143,8 @@ WIDTHS = (
     Case("envelope, softmax, 20 rounds of the same rows", 0, 3, 20),
 )
 PICTURES = {
-    "secret-head-64": (64, 1, "secret-head, 64 features"),
-    "secret-head-256": (256, 1, "secret-head, 256 features: too wide for these groups, refused"),
+    "secret-head-96": (96, 1, "secret-head, 96 features, the testbed's default"),
+    "secret-head-256": (256, 1, "secret-head, 256 features: too wide for these groups: owners refuse it"),
     "envelope-20": (0, 20, "envelope, softmax, 20 rounds of the same rows"),
 }
 OWNER_COUNTS = (1, 2, 3, 5)

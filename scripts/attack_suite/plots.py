@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 
 SHOWN = 10
 SIDE = 8
+GROUP = 3
 
 
 def pictures(
@@ -29,9 +30,13 @@ def pictures(
     scaling, written = scene.design.scaling, []
     for name, results in recovered.items():
         wanted = _shown(results, scene)
-        figure, axes = plt.subplots(len(counts) + 1, len(wanted), figsize=(0.55 * len(wanted) + 1.4, 3.2))
-        lines = [wanted] + [_matches(result, wanted) for result in results]
-        for line, (rows, words) in enumerate(zip(lines, ["original", *(f"{n} owners" for n in counts)], strict=True)):
+        figure, axes = plt.subplots(len(counts) + 2, len(wanted), figsize=(0.55 * len(wanted) + 1.4, 3.8))
+        # What the attacker had anyway, of the sum over a whole group of three.
+        whole = results[counts.index(GROUP)]
+        lines = [wanted, _matches(whole, whole.before, wanted)]
+        lines += [_matches(result, result.found, wanted) for result in results]
+        names = ["original", "had anyway", *(f"{n} owners" for n in counts)]
+        for line, (rows, words) in enumerate(zip(lines, names, strict=True)):
             for place, row in enumerate(rows):
                 axis = axes[line, place]
                 axis.imshow(np.clip(row * scaling.scale + scaling.mean, 0, 16).reshape(SIDE, SIDE), cmap="gray_r")
@@ -62,9 +67,9 @@ def _counts(results: Sequence[Recovered]) -> list[int]:
     return [max(1, -(-result.rows.row_count // one)) for result in results]
 
 
-def _matches(result: Recovered, wanted: Floats) -> Floats:
-    """What was found for each of the wanted rows."""
-    _, match = matched(result.rows.features, result.found)
+def _matches(result: Recovered, guess: Floats, wanted: Floats) -> Floats:
+    """What is in a guess of all of the sum's rows for each of the wanted ones."""
+    _, match = matched(result.rows.features, guess)
     where = correlations(wanted, result.rows.features).argmax(axis=1)
-    found: Floats = result.found[match[where]]
+    found: Floats = guess[match[where]]
     return found
