@@ -9,6 +9,7 @@ import click
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
+from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.policy import policy
 from omnilytics.daemon.commands.tasks import tasks
@@ -23,13 +24,15 @@ def cli() -> None:
     \b
     Exit codes: 0 done (also after SIGTERM or SIGINT), 1 other, 2 usage or configuration,
     3 communications, 4 chain interface, 5 port, 6 account, funds or keys,
-    7 contract mismatch, 8 data folder in use, 9 data or journal.
+    7 contract mismatch, 8 data folder in use, 9 data or journal,
+    10 monitor --once: an alert stands.
     """
 
 
 cli.add_command(init)
 cli.add_command(ledger)
 cli.add_command(model)
+cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(policy)
 cli.add_command(tasks)

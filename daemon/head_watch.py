@@ -34,6 +34,10 @@ class HeadWatch:
         self._wall = wall
         self._newest = b""
         self._moved_at = clock()
+        # Of the newest head, for the heartbeat; None before the first.
+        self.number: int | None = None
+        self.time: int | None = None
+        self.skew: float | None = None
         self._wrong: set[str] = set()
 
     def observe(self, head: Head) -> None:
@@ -42,6 +46,7 @@ class HeadWatch:
         if head.hash != self._newest:
             self._newest, self._moved_at = head.hash, now
             skew = head.time - self._wall()
+            self.number, self.time, self.skew = head.number, head.time, round(skew, 1)
             self._say(
                 "clock.skew",
                 abs(skew) > self._skew_seconds,
@@ -49,6 +54,10 @@ class HeadWatch:
             )
         stood = now - self._moved_at
         self._say("chain.stalled", stood > self._stall_seconds, f"no new block for {stood:.0f} s; waiting")
+
+    def age(self) -> float | None:
+        """Seconds since a new head was seen; None before the first."""
+        return round(self._clock() - self._moved_at, 1) if self.number is not None else None
 
     async def confirmed(self, head: Head) -> bool:
         """False while a second RPC, where there is one, does not show the same block, or does not answer.

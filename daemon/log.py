@@ -80,9 +80,12 @@ class Logger:
         """
         for value in values:
             if len(value) >= 16:
-                # In JSON a repr's backslashes are doubled.
-                escaped = repr(value)[2:-1]
-                ways = (value.hex(), value.hex().upper(), escaped, escaped.replace("\\", "\\\\"))
+                # A repr escapes an apostrophe or not, as the bytes around it want; in JSON its backslashes are doubled
+                # and its quotes escaped.
+                parts = [repr(part)[2:-1] for part in value.split(b"'")]
+                reprs = ("'".join(parts), "\\'".join(parts))
+                in_json = (json.dumps(text)[1:-1] for text in reprs)
+                ways = tuple(dict.fromkeys((value.hex(), value.hex().upper(), *reprs, *in_json)))
                 (self._kept if keep else self._secrets)[value] = ways
         # Seeds die with their round; the newest thousands are enough and keep memory flat.
         while len(self._secrets) > 4096:

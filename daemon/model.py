@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from omnilytics.daemon.aggregate import NOTHING, Aggregate, decrypt_round
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.market_log import MarketLog, headroom_bits
 from omnilytics.daemon.model_play import ModelChoices, ModelRoundPlayer
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.posting import PostedVectors
@@ -42,6 +43,7 @@ class ModelPart(ModelRoundPlayer):
         self._working: set[str] = set()
         self._failed_work_at = -1
         self._done = False
+        self._market_log = MarketLog(node.log, node.me, every_group=True)
 
     @property
     def finished(self) -> bool:
@@ -68,6 +70,7 @@ class ModelPart(ModelRoundPlayer):
             f"task {self._task}, accuracy {accuracy:.4f} before round {self._finished_round + 1}",
             task=self._task,
             accuracy=accuracy,
+            before_round=self._finished_round + 1,
         )
 
     async def _create(self) -> int:
@@ -112,6 +115,7 @@ class ModelPart(ModelRoundPlayer):
                 self._snapshot = snapshot
                 self._node.members_may_have_changed()
                 self._log_place(snapshot)
+                self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 for duty in model_duties(snapshot, self._finished_round):
                     match duty:
@@ -268,6 +272,8 @@ class ModelPart(ModelRoundPlayer):
                 round=round_number,
             )
         count = self._snapshot.state.group_count if self._snapshot is not None else 0
+        params = self._snapshot.params if self._snapshot is not None else None
+        limit = params.group_size * params.max_magnitude if params is not None else 1
         node.log(
             "round.done",
             f"accuracy {result.accuracy:.4f}, {result.outcome.name.lower()}, groups {list(result.found.selected)}",
@@ -283,6 +289,7 @@ class ModelPart(ModelRoundPlayer):
             void_groups=[group for group in range(count) if group not in result.complete],
             slashed=slashed,
             distances=[[str(value) for value in row] for row in result.found.distances],
+            headroom_bits=headroom_bits(result.found.sums, result.found.selected, limit),
         )
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:

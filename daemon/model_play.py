@@ -13,6 +13,7 @@ from typing import Any
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.log import show
+from omnilytics.daemon.market_log import log_delivery
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.posting import MAX_PART_BYTES
 from omnilytics.daemon.protection.sealing import seal_model
@@ -263,7 +264,10 @@ class ModelRoundPlayer:
     def _step(self, event: model_round.ModelInput) -> None:
         if self._round is None:
             return
+        earlier = self._round
         self._round, effects = model_round.step(self._round, event, self._node.entropy)
+        if self._snapshot is not None:
+            log_delivery(self._node.log, earlier, self._round, self._task, self._snapshot.state.round)
         self._perform(effects)
 
     def _perform(self, effects: list[model_round.ModelEffect]) -> None:

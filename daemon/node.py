@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger, show, terminal_if
+from omnilytics.daemon.market_log import heartbeat_facts
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
 from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
 from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
@@ -38,6 +40,14 @@ MAX_WAITING_EVENTS = 10_000
 MAX_PRESENCES = 4096
 
 _T = TypeVar("_T")
+
+
+def free_bytes(path: Path) -> int | None:
+    """Free space where a folder is; None where nobody can say."""
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ class Surroundings:
     # How often its part is told that time has passed.
     tick_seconds: float = TICK_SECONDS
     signals: bool = True
+    disk_free: Callable[[Path], int | None] = free_bytes
 
 
 Event = SnapshotSeen | Arrived | PresenceChanged | TimePassed | WorkDone
@@ -161,6 +172,8 @@ class Node:
         self.online: dict[bytes, tuple[bool, float]] = {}
         # Messages that came faster than they could be read.
         self.dropped = 0
+        # The newest block whose state our part has been shown.
+        self._seen_block = 0
 
     # ------------------------------------------------------------------ running
 
@@ -287,7 +300,14 @@ class Node:
     async def _heartbeat(self) -> None:
         while True:
             self.log.summarise()
-            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped)
+            facts = heartbeat_facts(
+                self.heads,
+                self._seen_block,
+                self.transactions.pending_count,
+                self.broker.connected.is_set(),
+                self._surroundings.disk_free(self.settings.home),
+            )
+            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped, **facts)
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     # ----------------------------------------------------------------- watching
@@ -322,6 +342,7 @@ class Node:
                         snapshot = replace(snapshot, members=members)
                         membership = now
                     seen = head.hash
+                    self._seen_block = snapshot.state_block
                     self._events.put_nowait(SnapshotSeen(snapshot))
                 pause = self.settings.poll_seconds
             except ChainError as error:

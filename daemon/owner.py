@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.ledger import Exposure, Ledger, kind_of
+from omnilytics.daemon.market_log import MarketLog
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.policy import Offer, allow_round, consent
@@ -70,6 +71,7 @@ class OwnerPart(OwnerRoundPlayer):
         # Rounds that are in the ledger; how often our group was paid, and had posted when that last grew.
         self._entered: set[int] = set()
         self._last_paid = (0, 0)
+        self._market_log = MarketLog(node.log, node.me, every_group=False)
 
     @property
     def finished(self) -> bool:
@@ -153,6 +155,7 @@ class OwnerPart(OwnerRoundPlayer):
             case SnapshotSeen(snapshot):
                 self._snapshot = snapshot
                 self._log_place(snapshot)
+                self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 await self._train_at_last()
                 await self._perform_duties(snapshot)

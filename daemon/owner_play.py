@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
+from omnilytics.daemon.market_log import log_exchange
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.protection.sealing import open_model
@@ -195,8 +196,9 @@ class OwnerRoundPlayer:
     async def _step(self, event: OwnerInput) -> None:
         if self._round is None:
             return
-        before = self._round.stage
+        before, earlier = self._round.stage, self._round
         self._round, effects = owner_round.step(self._round, event, self._node.entropy)
+        log_exchange(self._node.log, earlier, self._round, self._task, self._node.clock())
         if self._round.stage is not before:
             self._node.log(
                 "stage.enter",

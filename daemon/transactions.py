@@ -111,6 +111,11 @@ class TransactionQueue:
         """Whether nothing is waiting or on its way."""
         return not self._pending
 
+    @property
+    def pending_count(self) -> int:
+        """How many orders are waiting or on their way."""
+        return len(self._pending)
+
     async def run(self) -> None:
         """Works the queue until cancelled. First of all: what an earlier life sent and never saw mined."""
         await self._resend()
@@ -231,6 +236,8 @@ class TransactionQueue:
             dur_ms=int(1000 * (self._clock() - started)),
             function=order.function,
             calldata_bytes=len(order.data),
+            # What came may be more than what a snapshot had let expect.
+            wei_received=self._received(receipt) if order.function == "withdraw" else None,
             **order.fields,
         )
         if not receipt.succeeded:
@@ -238,6 +245,9 @@ class TransactionQueue:
             await chain.estimate(keys.address, order.data, order.value)
             raise ContractRefused("reverted", {"function": order.function})
         return receipt
+
+    def _received(self, receipt: Receipt) -> int:
+        return sum(int(event["amount"]) for event in self._chain.events_in(receipt, "Withdrawn"))
 
     async def _until_mined(self, order: _Order, nonce: int, gas: int, max_fee: int, tip: int) -> tuple[Receipt, bytes]:
         """Hands a transaction over, and the same or a dearer one again, until one is mined: (receipt, hash).

@@ -108,8 +108,22 @@ def _prepare(work: Path) -> None:
     modules = work / "contracts" / "node_modules"
     if not modules.exists():
         modules.symlink_to(ROOT / "contracts" / "node_modules")
+    _answer_version_at_once(work / "contracts")
     settings = work / "contracts" / "foundry.toml"
     settings.write_text(settings.read_text().replace("[{ access", '[{ access = "read", path = "../mutant" }, { access'))
+
+
+def _answer_version_at_once(contracts: Path) -> None:
+    """Puts a compiler beside solc.cjs that knows its version: forge asks at every start, for a second each."""
+    command = ["node", str(contracts / "solc.cjs"), "--version"]
+    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    solc = contracts / "solc"
+    solc.write_text(
+        "#!/bin/sh\n"
+        f"if [ \"$1\" = --version ]; then printf '%s' '{version}'\n"
+        'else exec node "${0%/*}/solc.cjs" "$@"; fi\n'
+    )
+    solc.chmod(0o755)
 
 
 def _run(work: Path, contracts: Path, sources: dict[str, str], mutants: list[Mutant], jobs: int) -> list[Mutant]:
@@ -162,7 +176,7 @@ def _killer(work: Path, compiled: dict[str, Any], number: int, mutant: Mutant | 
 def _forge(work: Path, folder: Path, suites: str, runs: int, patient: bool) -> str:
     environment = {
         **os.environ,
-        "FOUNDRY_SOLC": str(work / "contracts" / "solc.cjs"),
+        "FOUNDRY_SOLC": str(work / "contracts" / "solc"),
         "MARKET_ARTIFACT": f"../mutant/{folder.name}/Market.json",
         "FACE_ARTIFACT": f"../mutant/{folder.name}/Face.json",
         "FOUNDRY_FUZZ_RUNS": str(runs),

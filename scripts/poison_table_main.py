@@ -1,4 +1,4 @@
-"""`scripts/poison-table`: runs the default market clean and under every poison, and writes docs/poisoning.md.
+"""`scripts/poison-table`: runs a market clean and under every poison, and writes the results into docs/poisoning.md.
 
 Every figure of that page comes from the summaries of these runs; nothing on it is typed by hand.
 """
@@ -75,44 +75,57 @@ async def measure(options: TestbedOptions, runs: Path) -> list[str]:
     return lines
 
 
+def section(protection: str, command: str, day: str, options: TestbedOptions, lines: list[str]) -> str:
+    """One protection's part of the page, between its markers."""
+    how = (
+        "one round; the model owner selects with its own rows, and one row of its test set is 0.56 points"
+        if protection == "secret-head"
+        else f"{options.rounds} rounds of softmax regression; the contract selects with Multi-Krum, and one row of the "
+        "model owner's test set is 0.28 points"
+    )
+    return "\n".join(
+        [
+            f"<!-- {protection} -->",
+            f"## {protection}",
+            "",
+            f"Written by `{command}`, {day}: {options.owners} owners in groups of 3, digits, Dirichlet skew 10, f = 1, "
+            f"seed {options.seed}; {how}.",
+            "",
+            *lines,
+            f"<!-- end of {protection} -->",
+        ]
+    )
+
+
+def with_section(page: str, protection: str, text: str) -> str:
+    """The page with one protection's part replaced, or added at its end. Nothing else is touched."""
+    start, end = f"<!-- {protection} -->", f"<!-- end of {protection} -->"
+    if start not in page:
+        return page.rstrip() + "\n\n" + text + "\n"
+    before, rest = page.split(start, 1)
+    return before + text + rest.split(end, 1)[1]
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rounds", type=int, default=20, show_default=True, help="Of the envelope's runs.")
+@click.option(
+    "--protection",
+    type=click.Choice(["secret-head", "envelope"]),
+    default="secret-head",
+    show_default=True,
+    help="Whose part of docs/poisoning.md is measured and written.",
+)
+@click.option("--rounds", type=int, help="Default: 1 under secret-head, otherwise 20.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--owners", type=int, default=18, show_default=True)
-def main(rounds: int, seed: int, owners: int) -> None:
-    """Run every poison against the default and against the envelope, and write docs/poisoning.md."""
+def main(protection: str, rounds: int | None, seed: int, owners: int) -> None:
+    """Run a market under every poison, one after the other, and write the results into docs/poisoning.md."""
+    rounds = rounds or (1 if protection == "secret-head" else 20)
+    options = TestbedOptions(owners=owners, rounds=rounds, seed=seed, protection=protection)
     stamp = datetime.now(UTC)
-    arguments = " ".join(sys.argv[1:])
-    page = [
-        "# Poisoning, measured on a chain",
-        "",
-        f"Written by `scripts/poison-table{' ' + arguments if arguments else ''}`, {stamp:%Y-%m-%d}, with real chain, "
-        f"broker and processes: {owners} owners in groups of 3, digits,",
-        f"Dirichlet skew 10, f = 1, seed {seed}. One run a row. Groups are drawn on the chain: another run differs by "
-        "some tenths of a point. Many more attacks, over several seeds, in one process: [attacks.md](attacks.md).",
-    ]
-    for options, words in (
-        (
-            TestbedOptions(owners=owners, seed=seed),
-            "one round; the model owner selects with its own rows. One row of its test set is 0.56 points.",
-        ),
-        (
-            TestbedOptions(owners=owners, rounds=rounds, seed=seed, protection="envelope"),
-            f"softmax regression, {rounds} rounds; the contract selects with Multi-Krum. One row of the model owner's "
-            "test set is 0.28 points.",
-        ),
-    ):
-        folder = ROOT / "runs" / f"poisons-{stamp:%Y-%m-%dT%H-%M-%S}-{options.protection}"
-        lines = asyncio.run(measure(options, folder))
-        page += ["", f"## {options.protection}", "", words[0].upper() + words[1:], "", *lines]
-    page += [
-        "",
-        "Where the contract selects, only noise and scale by a whole group are claimed to be rejected always. A sign "
-        "flip of factor 1 late in training is as short as an",
-        "honest gradient, and Krum cannot tell them apart; one poisoned owner is diluted by its honest mates.",
-        "",
-    ]
-    PAGE.write_text("\n".join(page), encoding="utf-8")
+    lines = asyncio.run(measure(options, ROOT / "runs" / f"poisons-{stamp:%Y-%m-%dT%H-%M-%S}"))
+    command = " ".join(["scripts/poison-table", *sys.argv[1:]])
+    text = section(protection, command, f"{stamp:%Y-%m-%d}", options, lines)
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), protection, text), encoding="utf-8")
     click.echo(PAGE, err=True)
 
 

@@ -81,7 +81,10 @@ _KINDS = ", ".join(POISONS)
 @click.option("--poison", metavar="KIND:COUNT", help=f"So many whole groups are hostile: {_KINDS}.")
 @click.option("--poison-owners", metavar="KIND:COUNT", help="So many single owners are hostile.")
 @click.option(
-    "--kill", multiple=True, metavar="WHO@WHEN[:ROUND]", help="model@settle or owner@post; in round 3, or the last."
+    "--kill",
+    multiple=True,
+    metavar="WHO@WHEN[:ROUND]",
+    help="model@settle or owner@post; in round 3, or the last. Several owner@post kill several owners.",
 )
 @click.option(
     "--chaos", type=float, default=0.0, help="In every round kill this share of the owners and start them again."

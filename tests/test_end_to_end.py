@@ -20,6 +20,12 @@ from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.ledger import Mechanism
 from omnilytics.daemon.log import FIELDS
+from omnilytics.daemon.monitor.page import report_page
+from omnilytics.daemon.monitor.panels import describe
+from omnilytics.daemon.monitor.prometheus import exposition
+from omnilytics.daemon.monitor.sources import LogSources
+from omnilytics.daemon.monitor.terminal import whole_text
+from omnilytics.daemon.monitor.watch import Watch
 from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.protection.sides import Published
 from omnilytics.daemon.spec import TaskSpec
@@ -30,6 +36,7 @@ from omnilytics.peers.quantise import dequantise
 from scripts.broker_process import start_broker
 from scripts.launcher.options import Kill, TestbedOptions
 from scripts.launcher.run import run_testbed
+from scripts.toolchain import ROOT
 from tests.adversaries.eavesdropper import (
     BrokerTap,
     ChainTap,
@@ -256,6 +263,73 @@ def test_no_secret_is_ever_said(each_run: Witnessed) -> None:
         assert secret.hex().encode() not in said.lower()
     # The search can find: what is public is there.
     assert run.chain.openings[1].ctx.hex().encode() in said.hex().encode()
+
+
+def test_secrets_that_a_daemon_tries_to_log_are_cut_out_of_every_log(run: Witnessed) -> None:
+    """Planted on purpose, in each way in which bytes could be written; found in none of the run's logs, nor in what
+    the monitor makes of them."""
+    secrets = _all_secrets(run)
+    planted = 0
+    for path in sorted((run.folder / "logs").glob("owner-*.jsonl")):
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        babbled = [record for record in records if record["event"] == "adversary.babbles"]
+        assert [record["round"] for record in babbled] == [1, 2]
+        for record in babbled:
+            planted += record["data"]["planted"]
+            # Words, bytes and repr of all of them, the tx, the code, and the pair seeds by name.
+            assert json.dumps(record).count("[redacted]") == 3 * record["data"]["planted"] + 2 + 2
+    assert planted == 9 * 2 * 6
+    _, outputs = _monitored(run.folder)
+    said = b"".join(path.read_bytes() for path in (run.folder / "logs").iterdir()) + outputs
+    for secret in secrets:
+        words = repr(secret)[2:-1]
+        for way in (words, json.dumps(words)[1:-1], secret.hex(), secret.hex().upper()):
+            assert way.encode() not in said
+        assert secret not in said
+
+
+def _monitored(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """What the monitor makes of a run's logs: its view, and everything that it can write."""
+    sources, watch = LogSources.named([str(folder)]), Watch()
+    watch.take(sources.new_records())
+    now = watch.market.last_ts
+    view = describe(watch, now, watch.look(now), sources.files)
+    text = "\n".join(line.plain for line in whole_text(view, 120))
+    return view, (json.dumps(view) + report_page(view) + exposition(view) + text).encode()
+
+
+def test_the_monitor_tells_from_the_logs_what_the_chain_says(run: Witnessed) -> None:
+    view, _ = _monitored(run.folder)
+    assert view["alerts"] == []
+    (task,), summary = view["tasks"], run.summary
+    assert [entry["accuracy"] for entry in task["accuracy"][1:]] == [item["accuracy"] for item in summary["rounds"]]
+    assert [row["paid"] for row in task["funnel"]] == [OPTIONS.owners] * 2
+    money = task["money"]
+    assert money["conserved"] is True
+    for name in ("escrow", "paid", "refunded", "locked", "stakes_in", "stakes_out", "slashed", "burned"):
+        assert money[f"{name}_wei"] == summary[f"{name}_wei"], name
+    assert money["settlement_paid_wei"] == summary["settlement_wei"]
+    paid = {owner["peer"]: owner["earned_wei"] for owner in money["owners"]}
+    assert paid == {owner["address"]: owner["paid_wei"] for owner in summary["owners"]}
+    for told, item in zip(task["gas"]["rounds"], summary["rounds"], strict=True):
+        gas = {name: use["gas"] for name, use in told["functions"].items()}
+        assert gas == {name: amount for name, amount in item["gas"].items() if name != "withdraw"}
+    honesty = view["honesty"]
+    assert honesty["bad_lines"] == honesty["missing_lines"] == honesty["bytes_behind"] == 0
+    assert honesty["unheard"] == []
+
+
+def test_everything_that_a_daemon_says_is_in_the_schema(run: Witnessed) -> None:
+    """docs/log-schema.md names every event of a run, and its fields."""
+    text = (ROOT / "docs" / "log-schema.md").read_text(encoding="utf-8")
+    for path in sorted((run.folder / "logs").glob("*.jsonl")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            record = json.loads(line)
+            if record["event"].startswith("adversary."):
+                continue
+            assert f"`{record['event']}`" in text, record["event"]
+            for name in record.get("data", {}):
+                assert f"`{name}`" in text, (record["event"], name)
 
 
 def _group_of(run: Witnessed, number: int) -> list[Any]:
@@ -543,4 +617,12 @@ def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
     assert s["escrow_wei"] == s["paid_wei"] + s["settlement_wei"] + s["refunded_wei"]
     poisoned = [owner for owner in summary["owners"] if owner["poisoned"]]
     assert len(poisoned) == 3 and all(owner["paid_wei"] == 0 for owner in poisoned)
+    view, _ = _monitored(tmp_path / "run")
+    (task,) = view["tasks"]
+    assert view["alerts"] == [] and task["money"]["conserved"] is True
+    assert [entry["group"] for entry in task["krum"]["groups"] if entry["verdict"] == "poisoned"] == [0]
+    told = {owner["peer"]: owner for owner in task["money"]["owners"]}
+    assert {peer for peer, owner in told.items() if owner["slashed_rounds"]} == {killed["address"]}
+    assert told[killed["address"]]["slashed_rounds"] == told[killed["address"]]["died_in_rounds"] == [2]
+    assert {p: o["earned_wei"] for p, o in told.items()} == {o["address"]: o["paid_wei"] for o in summary["owners"]}
     assert summary["sums_verified"] is True

@@ -59,6 +59,8 @@ def test_the_defaults_are_fine() -> None:
         ({"poison": PoisonOrder("noise", 7)}, "7 poisoned groups of 6"),
         ({"poison_owners": PoisonOrder("noise", 19)}, "19 poisoned owners of 18"),
         ({"kills": (Kill("model", "settle", 6),)}, "--kill in round 6 of 5"),
+        ({"kills": (Kill("model", "settle", 3),) * 2}, "only one model owner to kill"),
+        ({"kills": (Kill("owner", "post", 3),) * 19}, "19 kills of 18 owners"),
     ],
 )
 def test_what_cannot_work_is_refused_in_numbers(changes: dict[str, Any], says: str) -> None:
@@ -84,6 +86,14 @@ def test_so_many_owners_as_the_help_says_are_enough() -> None:
 )
 def test_a_kill_is_read(text: str, expected: Kill) -> None:
     assert parse_kill(text) == expected
+
+
+def test_several_kills_are_of_several_owners() -> None:
+    kills = (Kill("owner", "post", 3), Kill("model", "settle", 4), Kill("owner", "post", 5))
+    options = replace(OPTIONS, kills=kills)
+    options.check()
+    assert options.killed_owners == {17: kills[0], 16: kills[2]}
+    assert replace(options, kills=()).killed_owners == {}
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ DAEMON_ONLY = {
     "sklearn": {"daemon/training/data.py"},
     "amqtt": set[str](),
     "requests": set[str](),
+    "rich": {"daemon/monitor/terminal.py"},
+    "http": {"daemon/monitor/exporter.py"},
 }
 PEERS_FORBIDDEN = {
     "socket", "asyncio", "time", "datetime", "os", "pathlib", "sqlite3", "random", "secrets", "threading",

@@ -130,6 +130,22 @@ def test_a_planted_secret_leaves_by_no_field(path: Path, hideout: dict[str, Any]
     assert "[redacted]" in json.dumps(line)
 
 
+@pytest.mark.parametrize("marks", [b'"', b"'", b"'\"", b"\\'\"", b"\\'", b"\\\\"], ids=repr)
+@pytest.mark.parametrize("around", [b"", b"'", b'"', b"'\""], ids=repr)
+def test_quotes_in_a_secret_or_around_it_do_not_hide_it(path: Path, marks: bytes, around: bytes) -> None:
+    """A repr writes them in other ways, and JSON writes the repr in others again."""
+    planted = PLANTED[:12] + marks + PLANTED[12:]
+    terminal = io.StringIO()
+    with contextlib.closing(Logger(path, "owner", "0xabc", terminal)) as log:
+        log.protect(planted)
+        log("a", repr(around + planted + around), thing=[planted], error=ValueError(around + planted))
+    (line,) = lines(path)
+    assert json.dumps(line).count("[redacted]") == 3
+    head, tail = repr(PLANTED[:12])[2:-1], repr(PLANTED[12:])[2:-1]
+    for text in (json.dumps(line), terminal.getvalue()):
+        assert head not in text.replace("\\\\", "\\") and tail not in text.replace("\\\\", "\\")
+
+
 def test_what_is_no_secret_stays(log: Logger, path: Path) -> None:
     log.protect(PLANTED)
     log("a", tx=secret("a hash"))

@@ -66,6 +66,12 @@ class TestbedOptions:
     leak_secrets: bool = False
 
     @property
+    def killed_owners(self) -> dict[int, Kill]:
+        """Which owners are killed, by index: the last one by the first such kill, the one before it by the next."""
+        kills = [kill for kill in self.kills if kill.role == "owner"]
+        return {self.owners - 1 - number: kill for number, kill in enumerate(kills)}
+
+    @property
     def groups(self) -> int:
         """How many whole groups the owners make."""
         return self.owners // self.group_size
@@ -101,6 +107,12 @@ class TestbedOptions:
                 f"--reorg {self.reorg} is deeper than --finality-depth {self.finality_depth}: daemons would act on "
                 "blocks that vanish",
                 help=f"--finality-depth {self.reorg}",
+            )
+        if sum(kill.role == "model" for kill in self.kills) > 1:
+            raise ConfigurationError("there is only one model owner to kill", help="one --kill model@settle")
+        if len(self.killed_owners) > self.owners:
+            raise ConfigurationError(
+                f"{len(self.killed_owners)} kills of {self.owners} owners", help="fewer --kill owner@post"
             )
         for kill in self.kills:
             if not 1 <= kill.round <= self.rounds:

@@ -141,6 +141,7 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
     test = model_home / "data.npz"
     write_npz(test, model_data)
     kills = {kill.role: kill for kill in options.kills}
+    killed = options.killed_owners
     honest = [str(Path(sys.executable).parent / "omnilytics")]
     hostile = [sys.executable, "-m", "tests.adversaries.owner"]
     model_command = [*honest, "model", "run"]
@@ -161,15 +162,15 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
         home = folder / "participants" / f"owner-{index:02d}"
         address = _write_keys(home)
         write_npz(home / "data.npz", rows)
-        # The first owners are the single poisoners; the last one is the one to be killed.
+        # The first owners are the single poisoners; the last ones are those to be killed.
         adversary: list[str] = []
         if options.poison_owners is not None and index < options.poison_owners.count:
             adversary += [f"--poison={options.poison_owners.kind}"]
         elif options.poison is not None:
             # Groups are drawn on the chain, so every owner must be ready to be in a hostile one.
             adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}"]
-        if "owner" in kills and index == options.owners - 1:
-            adversary += [f"--die-in-round={kills['owner'].round}"]
+        if index in killed:
+            adversary += [f"--die-in-round={killed[index].round}"]
         if options.leak_secrets:
             adversary.append(f"--leak={home / 'leak.jsonl'}")
         arguments = [f"--data={home / 'data.npz'}", f"--seed={owner_seed(options, index)}"]

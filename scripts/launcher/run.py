@@ -178,7 +178,7 @@ async def _start(
 def _killed(options: TestbedOptions, cast: Cast) -> list[Participant]:
     """Who is killed in this run."""
     roles = {kill.role for kill in options.kills}
-    return [*([cast.model] if "model" in roles else []), *(cast.owners[-1:] if "owner" in roles else [])]
+    return [*([cast.model] if "model" in roles else []), *(cast.owners[index] for index in options.killed_owners)]
 
 
 async def _follow(

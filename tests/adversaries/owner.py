@@ -33,7 +33,7 @@ def adversarial_part(
 ) -> type[OwnerPart]:
     """An owner's part that poisons in groups below hostile_groups (the drawn groups are numbered from 0;
     -1: in every group), that is gone, as by kill -9, before it would post in round die_in_round, and that
-    writes the secrets of every round to the file `leak`, a JSON object a line."""
+    writes the secrets of every round to the file `leak`, a JSON object a line, and tries to log them too."""
 
     class AdversarialPart(OwnerPart):
         def statistic_function(self) -> StatisticFunction:
@@ -55,6 +55,28 @@ def adversarial_part(
                     with leak.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(secrets_of(self._round, effect)) + "\n")
             await super()._perform(effects)
+            for effect in effects:
+                if leak is not None and isinstance(effect, MaskVector) and self._round is not None:
+                    self._babble(self._round, effect)
+
+        def _babble(self, round_: OwnerRound, effect: MaskVector) -> None:
+            """Tries to log every secret of the round, as words, bytes and values: the log must not let it."""
+            known = secrets_of(round_, effect)
+            names = ("registered_secret", "ephemeral_secret", "model_key", "pad_seed")
+            told = [*(known[name] for name in names), *known["pair_seeds"].values()]
+            raw = [bytes.fromhex(secret) for secret in told]
+            self._node.log(
+                "adversary.babbles",
+                " ".join(told),
+                task=self._task,
+                round=round_.opening.round,
+                tx=raw[0],
+                code=told[1].upper(),
+                planted=len(told),
+                in_bytes=raw,
+                in_words=[repr(secret) for secret in raw],
+                by_name=known["pair_seeds"],
+            )
 
     return AdversarialPart
 

@@ -396,6 +396,34 @@ contract MarketEdgesTest is MarketBase {
         _checkMoney(task);
     }
 
+    function test_a_task_keeps_the_box_key() external {
+        _create();
+        equal(market.getTask(task).boxKey, MODEL_KEY, "box key");
+    }
+
+    /// @dev A group that is dissolved while others may commit does not stop them; the round does, when it ends.
+    function test_the_end_of_a_round_ends_a_task_with_too_few_groups() external {
+        p.rounds = 20;
+        p.maxEmptyRounds = 10;
+        _start(); // 5 groups, and 5 are needed
+        address[] memory seats = _seats();
+        for (uint256 round = 1; round <= 3; ++round) {
+            _open();
+            _pass();
+            market.poke(task);
+        }
+        _open();
+        vm.prank(seats[2]);
+        market.leave(task);
+        isTrue(_phase() == IMarket.RoundPhase.Commit && _status() == IMarket.TaskStatus.Running, "others may commit");
+        _pass();
+        market.poke(task);
+        isTrue(_status() == IMarket.TaskStatus.Ended, "four groups cannot tolerate a faulty one");
+        equal(market.getTask(task).refunded, market.getTask(task).escrow, "all refunded");
+        equal(market.getTask(task).emptyRounds, 4, "not because of empty rounds");
+        _checkMoney(task);
+    }
+
     // ------------------------------------------------------------------ money
 
     /// @dev The least there is to share: three wei for two mates.
@@ -417,6 +445,36 @@ contract MarketEdgesTest is MarketBase {
         equal(market.getTask(task).compensation, 2, "compensation");
         equal(market.totalBurned(), 1, "the odd one");
         _checkMoney(task);
+    }
+
+    /// @dev A withdrawal first does what is due: what that credits to the caller is part of it, once.
+    function test_withdraw_pays_what_it_makes_due() external {
+        _start();
+        address[] memory seats = _seats();
+        _open();
+        _commitAll();
+        _deep();
+        for (uint256 seat = 1; seat < 15; ++seat) {
+            _post(seat);
+        }
+        _pass();
+        equal(_withdraw(seats[1]), 3 * uint256(p.rate) / 2, "closes the post phase, and is compensated");
+        equal(market.credits(seats[1]), 0, "nothing is left");
+        _nothingFor(seats[1]);
+        equal(_withdraw(seats[3]), p.rate, "paid: too few groups to select from");
+        vm.warp(vm.getBlockTimestamp() + 100_000);
+        uint256 rest = market.getTask(task).escrow - 12 * uint256(p.rate);
+        equal(_withdraw(MODEL_OWNER), rest, "ends the task, and is refunded");
+        equal(market.credits(MODEL_OWNER), 0, "nothing is left");
+        _nothingFor(MODEL_OWNER);
+        _checkMoney(task);
+    }
+
+    function _nothingFor(address who) private {
+        uint256[] memory ids = _ids();
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NothingToWithdraw.selector));
+        vm.prank(who);
+        market.withdraw(ids, payable(who));
     }
 
     function test_views_add_up() external {
@@ -465,6 +523,34 @@ contract MarketEdgesTest is MarketBase {
             isTrue(market.getTask(task).selected != 0, "settled");
             _checkMoney(task);
         }
+    }
+
+    /// @dev The time of a turn counts from the chunk before it, not from the close of posting.
+    function test_every_chunk_has_a_turn_of_its_own() external {
+        _start();
+        _open();
+        _commitAll();
+        _postAll();
+        uint256 closed = vm.getBlockTimestamp();
+        equal(market.getTask(task).turnEnd, closed + p.turnSeconds, "the first turn");
+        vm.warp(closed + 30);
+        address settler = _settler(0);
+        bytes memory data = _settleData(0);
+        uint256 reimbursed = 2 gwei * market.settleGas(5, 3, 2, 16, false);
+        vm.expectEmit(true, true, true, true);
+        emit IMarket.ChunkSettled(task, 1, 0, settler, reimbursed, closed + 30 + p.turnSeconds);
+        vm.prank(settler);
+        market.settle(task, ctx, 0, data);
+        equal(market.getTask(task).turnEnd, closed + 30 + p.turnSeconds, "the second turn");
+        data = _settleData(1);
+        settler = _settler(1);
+        vm.warp(closed + 30 + p.turnSeconds);
+        vm.expectRevert(abi.encodeWithSelector(IMarket.NotYourTurn.selector, settler, closed + 30 + p.turnSeconds));
+        vm.prank(STRANGER);
+        market.settle(task, ctx, 1, data);
+        vm.prank(settler);
+        market.settle(task, ctx, 1, data);
+        _checkMoney(task);
     }
 
     /// @dev Twenty chunks, fifteen owners: after the last seat it is the first one's turn again.

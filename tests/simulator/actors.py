@@ -326,10 +326,10 @@ def model_class(world: World, person: Participant) -> type[ModelPart]:
                     return
             if role == "same weights again" and round_number > start:
                 newest = self._node.journal.newest_model(self._task)
-                earlier = self._choices.initial_weights
-                if newest is not None:
+                # Under secret-head what is published is the same in every round anyway.
+                if newest is not None and world.plan.spec.means.same_model_once:
                     act()
-                    self._weights = earlier
+                    self._learned = self._choices.side.begin()
             await super()._open(snapshot, round_number)
 
         def _perform(self, effects: list[ModelEffect]) -> None:

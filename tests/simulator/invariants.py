@@ -174,7 +174,7 @@ class Monitor:
             "no sum over fewer than a whole group",
             f"{self.name(owner)} masks towards {len(pairs)} of {len(expected)} mates",
         )
-        pad_key = key_of(pad, "pad", ctx + bytes([position]))
+        pad_key = key_of(pad, "pad", ctx + bytes([params.pad_index(group * params.group_size + position)]))
         self._use_key(pad_key, owner, ctx + b"pad" + owner, digest, shared=True)
         vector = vector_of(params, quantised, [*keys, (pad_key, 1)])
         seat = group * params.group_size + position
@@ -365,6 +365,12 @@ class Monitor:
         if outcome is Outcome.VOID:
             expected: list[int] = []
             self.require(not self._round_logs("Posted", number), "nobody posts in a void round", f"round {number}")
+        elif outcome is Outcome.SELECTED and self.params is not None and self.params.model_selection:
+            expected = self._complete(number)
+            chosen = bits(self._round_logs("GroupsSelected", number)[-1].arguments["selected"])
+            count = len(expected) - self.params.faulty_groups - 2 * self.params.strict_selection
+            fine = len(chosen) == count and set(chosen) <= set(expected)
+            self.require(fine, "the model owner names as many groups as it must", f"round {number}: {chosen}")
         elif outcome is Outcome.SELECTED:
             expected = bits(self._round_logs("KrumSelected", number)[-1].arguments["selected"])
         else:
@@ -390,9 +396,9 @@ class Monitor:
             width = params.lane_bits
             vectors = [np.frombuffer(posted[seat], f">u{width // 8}").astype(np.int64) for seat in seats]
             total: NDArray[np.int64] = np.sum(vectors, axis=0)
-            for m in made:
+            for seat, m in zip(seats, made, strict=True):
                 assert m is not None
-                pad = key_of(m.pad, "pad", m.ctx + bytes([m.position]))
+                pad = key_of(m.pad, "pad", m.ctx + bytes([params.pad_index(seat)]))
                 total = total - stream(pad, width, len(total))
             bare = total[: params.value_count] % (1 << width)
             bare = np.where(bare >= 1 << (width - 1), bare - (1 << width), bare)

@@ -75,6 +75,12 @@ _OFTENER = {
 }
 
 
+# How often a task's model owner selects: every group has pads of its own then, and nobody settles.
+SECRET_HEADS = 0.3
+# One more than there can be classes, so that some class has two rows.
+BATCH_ROWS = 6
+
+
 @dataclass(frozen=True)
 class Absence:
     """Someone goes away (kill -9) on coming to a step, at the earliest in this round, for so many seconds."""
@@ -165,9 +171,14 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     capacity = groups * group_size
     # A few tasks find too few owners, or a number that the group size does not divide.
     owners = capacity - (entropy.randint(1, capacity - 5) if entropy.random() < 0.08 else 0)
-    spec = TaskSpec("softmax", entropy.randint(9, 40), tuple("abcde"[: entropy.randint(3, 5)]), 0.5, 6)
+    classes = tuple("abcde"[: entropy.randint(3, 5)])
+    if entropy.random() < SECRET_HEADS:
+        architecture, columns = f"random:{entropy.randint(4, 10)}", entropy.randint(3, 9)
+        spec = TaskSpec(architecture, columns, classes, 1.0, BATCH_ROWS, "secret-head")
+    else:
+        spec = TaskSpec("softmax", entropy.randint(9, 40), classes, 0.5, BATCH_ROWS)
     count = spec.side.value_count
-    bits = entropy.choice((8, 16, 16, 16, 32))
+    bits = entropy.choice((8, 16, 16, 16, 32) if spec.means.least_lane_bits == 8 else (16, 16, 32))
     magnitude = (2 ** (bits - 2) - 1) // group_size
     words = -(-count * bits // 256)
     chunk_words = entropy.choice((words, words, -(-words // 2), -(-words // 3)))

@@ -86,11 +86,12 @@ async def _posts_at_once(self: OwnerPart, event: Event) -> None:
     await _honest_handle(self, event)
 
 
-def _no_check_of_masks(lanes: Any, ctx: bytes, group: int, position: int, pairs: Any, pad: bytes, **_: Any) -> Any:
+def _no_check_of_masks(lanes: Any, ctx: bytes, group: int, position: int, pairs: Any, pad: bytes, **more: Any) -> Any:
     """Leaves one mate's mask out."""
+    index = more.get("pad_index", position)
     masked = lanes.copy()
     streams = [pair.stream(ctx, group) for pair in pairs[1:]]
-    prg.add_streams(masked, [*streams, (pad, prg.PAD, prg.pad_context(ctx, position), False)])
+    prg.add_streams(masked, [*streams, (pad, prg.PAD, prg.pad_context(ctx, index), False)])
     return masked
 
 

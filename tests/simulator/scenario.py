@@ -29,7 +29,9 @@ from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.protection.envelope import EnvelopeModel
-from omnilytics.daemon.protection.sides import honest_statistic
+from omnilytics.daemon.protection.feature_map import MapShape, RandomFeatures
+from omnilytics.daemon.protection.secret_head import SecretHeadModel
+from omnilytics.daemon.protection.sides import ModelSide, honest_statistic
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.optimisers import Momentum
@@ -46,7 +48,7 @@ from tests.simulator.evm import FIRST_BLOCKS, GENESIS_TIME, Evm
 from tests.simulator.invariants import Monitor
 from tests.simulator.ledger import Block, ChainView, Ledger
 from tests.simulator.life import CrashedError, Faults, Life
-from tests.simulator.plan import Plan
+from tests.simulator.plan import BATCH_ROWS, Plan
 from tests.simulator.post_office import PostOffice, SimulatedBroker
 from tests.simulator.signing import QuickKeys
 from tests.simulator.virtual_time import VirtualLoop
@@ -356,11 +358,14 @@ class World:
     def _owner_part(self, person: Participant, node: Node) -> OwnerPart:
         statistic = owner_statistic(self.plan, person.index) or honest_statistic
         batches = self.plan.entropy(f"batches {person.name} {person.lives}")
+        rows = BATCH_ROWS * self.plan.params.rounds if self.plan.spec.means.fresh_rows else 10
         choices = OwnerChoices(
-            self._dataset(person.name, 10),
+            self._dataset(person.name, rows),
             lambda number: batches.randbytes(32),
             # A plan's batches are smaller than an owner would agree to.
-            policy=Policy(minimum_batch_rows=6, minimum_group_samples=18),
+            policy=Policy(
+                minimum_batch_rows=6, minimum_group_samples=18, allow_thin_sums=True, maximum_value_share=100.0
+            ),
             statistic=statistic,
         )
         return owner_class(self, person)(node, None, choices)
@@ -372,9 +377,15 @@ class World:
         async def offer(_chain: object) -> TaskOffer:
             return TaskOffer(plan.params, plan.spec)
 
-        weights = generator.normal(size=plan.params.value_count) * 0.01
         scaling = FeatureScaling.fit(test.features)
-        side = EnvelopeModel(model_of(plan.spec.side), Momentum(0.1, 0.5), weights, scaling)
+        side: ModelSide
+        if plan.spec.protection == "secret-head":
+            shape = MapShape.parse(plan.spec.architecture)
+            feature_map = RandomFeatures(plan.spec.feature_count, shape.width, plan.bytes("map", 32))
+            side = SecretHeadModel(feature_map, len(plan.spec.classes), scaling, test)
+        else:
+            weights = generator.normal(size=plan.params.value_count) * 0.01
+            side = EnvelopeModel(model_of(plan.spec.side), Momentum(0.1, 0.5), weights, scaling)
         choices = ModelChoices(offer, plan.spec, side, test)
         return model_class(self, person)(node, choices)
 
