@@ -14,6 +14,7 @@ import numpy as np
 
 from omnilytics.daemon.protection.sides import Floats, Labels, OwnerSide, Published, StatisticFunction
 from omnilytics.peers.errors import ParameterError
+from tests.adversaries.quiet_poisons import QUIET_POISONS
 
 
 def noise(
@@ -62,6 +63,7 @@ POISONS: dict[str, StatisticFunction] = {
     "sign-flip": multiplied(-1.0),
     "sign-flip-3": multiplied(-3.0),
     "label-flip": label_flip,
+    **QUIET_POISONS,
 }
 
 
