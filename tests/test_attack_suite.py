@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from omnilytics.daemon.protection.perturbation import report
+from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.reference import train_plain
 from scripts.attack_main import main
 from scripts.attack_suite.defences import ENVELOPE_DEFENCES, SECRET_HEAD_DEFENCES, Defence, MomentumOwner, gas_of_round
@@ -17,6 +19,7 @@ from scripts.attack_suite.inversion import best_matches, rounded, rounding_noise
 from scripts.attack_suite.market import Setting, choose_all, make_scene, play
 from scripts.attack_suite.poisoning import ONE_GROUP, TWO_OWNERS, hostile_owners, verdict
 from scripts.attack_suite.report import PAGE
+from scripts.attack_suite.reports import rows_from_reports
 from scripts.attack_suite.tables import begin_mark, end_mark, replace_part, spread, table
 
 ENVELOPE = Setting("envelope", "softmax", 3)
@@ -136,7 +139,7 @@ def test_every_part_of_the_page_is_filled_and_says_by_what() -> None:
 def test_a_quick_look_at_everything() -> None:
     result = CliRunner().invoke(main, ["all", "--quick"])
     assert result.exit_code == 0, result.output
-    for part in ("stealing", "poisoning-secret-head", "traps", "class-shares", "recovery"):
+    for part in ("stealing", "poisoning-secret-head", "traps", "reports", "class-shares", "recovery"):
         assert f"## {part}\n" in result.output
 
 
@@ -144,3 +147,16 @@ def test_quick_figures_are_not_for_the_page() -> None:
     result = CliRunner().invoke(main, ["all", "--quick", "--write"])
     assert result.exit_code == 2
     assert "mean nothing" in result.output
+
+
+def test_a_row_alone_in_a_report_is_read_off_it() -> None:
+    """Alone, every unit that it turns on gives it away, in each of the three sums; among many, none does."""
+    rng = np.random.default_rng(0)
+    model = Model(Architecture((8,)), 6, 3)
+    weights, direction = rng.normal(size=model.value_count), rng.normal(size=3)
+    rows, labels = rng.normal(size=(40, 6)), rng.integers(0, 3, 40)
+    alone = rows_from_reports(model, report(model, weights, direction, rows[:1], labels[:1]))
+    active = np.abs(alone).max(axis=1) > 0
+    assert active.any() and np.allclose(alone[active], rows[0])
+    blends = rows_from_reports(model, report(model, weights, direction, rows, labels))
+    assert np.abs(blends[:, None] - rows[None]).max(axis=2).min() > 0.05

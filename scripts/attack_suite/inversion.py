@@ -64,9 +64,9 @@ class Recovered:
         return figures
 
 
-def rounded(values: Floats, clip: float, owners: int, generator: np.random.Generator) -> Floats:
-    """A mean over owners as it comes out of the lanes: with the rounding errors of all, in lanes of 16 bits."""
-    q_max = ((1 << 14) - 1) // max(owners, 3)
+def rounded(values: Floats, clip: float, owners: int, generator: np.random.Generator, lane_bits: int = 16) -> Floats:
+    """A mean over owners as it comes out of the lanes: with the rounding errors of all."""
+    q_max = ((1 << (lane_bits - 2)) - 1) // max(owners, 3)
     one = [dequantise(quantise(values, clip, q_max, generator.random(len(values))), clip, q_max) for _ in range(owners)]
     return np.asarray(np.mean(one, axis=0), dtype=np.float64)
 
@@ -143,7 +143,7 @@ WIDTHS = (
     Case("envelope, softmax, 20 rounds of the same rows", 0, 3, 20),
 )
 PICTURES = {
-    "secret-head-96": (96, 1, "secret-head, 96 features, the testbed's default"),
+    "secret-head-96": (96, 1, "secret-head, 96 features, about as wide as owners accept"),
     "secret-head-256": (256, 1, "secret-head, 256 features: too wide for these groups: owners refuse it"),
     "envelope-20": (0, 20, "envelope, softmax, 20 rounds of the same rows"),
 }

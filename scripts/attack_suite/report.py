@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.attack_suite import inversion, poisoning, stealing
+from scripts.attack_suite import inversion, poisoning, reports, stealing
 from scripts.attack_suite.defences import ENVELOPE_DEFENCES, SECRET_HEAD_DEFENCES
 from scripts.attack_suite.market import Setting
 from scripts.attack_suite.tables import replace_part
@@ -75,6 +75,7 @@ def privacy_parts(amount: Amount, say: Say, images: Path | None) -> Iterator[Par
     """Promise 2. images: a folder for the pictures, None for none."""
     many, few = range(amount.seeds), range(amount.slow_seeds)
     yield "traps", inversion.trap_table((64,) if amount.quick else (64, 256, 1024), many, say)
+    yield "reports", reports.reports_table((3,) if amount.quick else (3, 12, 30, 63, 126, 192, 378), many, say)
     yield "class-shares", inversion.class_shares_table(many, say)
     if amount.quick:
         cases: Sequence[inversion.Case] = (inversion.Case("a quick look", 32, 1),)
