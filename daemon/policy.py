@@ -159,7 +159,7 @@ def _complaints(policy: Policy, offer: Offer, ledger: Ledger) -> Iterator[tuple[
             f"pays {params.rate} wei an owner and round, the policy wants {policy.minimum_reward}",
         )
     yield from _whose(policy, offer)
-    yield from _what_shows(policy, offer)
+    yield from _what_shows(policy, offer, ledger)
     yield from _how_often(policy, offer, ledger)
     yield from _epsilon(policy, offer, ledger)
 
@@ -179,7 +179,7 @@ def _whose(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
             yield key, f"{what} {said}, the policy allows {', '.join(patterns) or 'nothing'}"
 
 
-def _what_shows(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
+def _what_shows(policy: Policy, offer: Offer, ledger: Ledger) -> Iterator[tuple[str, str]]:
     spec, params = offer.spec, offer.params
     least = policy.minimum_group_size
     if params.group_size < least:
@@ -203,7 +203,7 @@ def _what_shows(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
         yield "minimum_clip", f"clips values at {spec.clip:g}, the policy wants {policy.minimum_clip:g}"
     if spec.clip > policy.maximum_clip:
         yield "maximum_clip", f"clips values at {spec.clip:g}, the policy allows {policy.maximum_clip:g}"
-    yield from _thin_sums(policy, offer)
+    yield from _thin_sums(policy, offer, ledger)
     count = max(spec.side.value_count, params.value_count)
     if count > policy.maximum_values:
         yield "maximum_values", f"has a model of {count} values, the policy allows {policy.maximum_values}"
@@ -217,13 +217,18 @@ def _what_shows(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
         )
 
 
-def _thin_sums(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
-    spec = offer.spec
-    if offer.group_samples < spec.least_group_rows and not policy.allow_thin_sums:
+def _thin_sums(policy: Policy, offer: Offer, ledger: Ledger) -> Iterator[tuple[str, str]]:
+    spec, needed, again = offer.spec, offer.spec.least_group_rows, ""
+    if spec.means.fresh_rows:
+        # Another task over the same rows says as much of them again, though it uses each only once itself.
+        earlier = ledger.similar_tasks(offer.model_owner, kind_of(spec), besides=offer.task)
+        needed *= 1 + earlier
+        again = f", after {earlier} tasks like it" if earlier else ""
+    if offer.group_samples < needed and not policy.allow_thin_sums:
         yield (
             "allow_thin_sums",
             f"has {offer.group_samples} rows behind a group's sum; {spec.protection} with {spec.architecture} gives "
-            f"single rows away below {spec.least_group_rows}",
+            f"single rows away below {needed}{again}",
         )
 
 

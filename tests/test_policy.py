@@ -169,6 +169,8 @@ def test_sums_of_too_few_rows_are_refused_unless_allowed() -> None:
     assert list(objections(Policy(allow_thin_sums=True), thin, NOTHING)) == []
     enough = replace(thin, spec=replace(thin.spec, batch_size=64), rows=64)
     assert list(objections(Policy(), enough, NOTHING)) == []
+    seen = Ledger.of(given(3, spec=enough.spec))
+    assert refused(Policy(), enough, seen).endswith("below 384, after 1 tasks like it (allow_thin_sums)")
     split = replace(enough, params=replace(enough.params, rounds=2))
     assert refused(Policy(), split).endswith("(allow_thin_sums)"), "half of the rows in each round"
 
