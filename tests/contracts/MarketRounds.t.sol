@@ -2,7 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {IMarket} from "@market/IMarket.sol";
-import {Naive} from "./Libraries.t.sol";
+import {Naive} from "./Naive.sol";
 import {MarketBase} from "./MarketBase.sol";
 
 /// @dev The rounds of a running task. Unhappy paths first, in the order of the requires.
