@@ -167,7 +167,7 @@ class ModelPart(ModelRoundPlayer):
         )
 
     async def _select(self, snapshot: TaskSnapshot, round_number: int) -> None:
-        """Decrypts the groups' sums and names the groups that will be averaged."""
+        """Decrypts the groups' sums and names as many groups as the contract asks for; pay does not depend on which."""
         node, params, state = self._node, snapshot.params, snapshot.state
         key = f"selectGroups {round_number}"
         secrets = node.journal.round_secrets(self._task, round_number)

@@ -275,7 +275,7 @@ interface IMarket {
     /// @param data for each complete group in order, for each position in order: link hash of the next chunk (32 bytes), then the chunk's words.
     function settle(uint256 taskId, bytes32 ctx, uint256 chunk, bytes calldata data) external;
 
-    /// @notice Names the groups that the model owner averages, in a task with modelSelection; model owner only, once the post phase is closed. Exactly m of the complete
+    /// @notice Names the groups that the model owner trusts most, in a task with modelSelection; model owner only, once the post phase is closed. Exactly m of the complete
     /// groups. What is paid does not depend on it: all complete groups are, now, or at the deadline when the model owner says nothing.
     /// @param selected bitmap over groups.
     function selectGroups(uint256 taskId, bytes32 ctx, uint256 selected) external;
