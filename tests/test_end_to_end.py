@@ -591,8 +591,8 @@ def test_a_model_owner_that_vanishes_instead_of_selecting_pays_every_complete_gr
 
 
 def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
-    """A hostile group is never selected, mates of an owner that dies after its commitment are compensated, and
-    when the model owner dies before settling the owners settle, are paid, and end the task."""
+    """A hostile group (not the killed owner's) is never selected, mates of an owner that dies after its commitment
+    are compensated, and when the model owner dies before settling the owners settle, are paid, and end the task."""
     options = replace(
         OPTIONS,
         owners=18,
@@ -604,9 +604,13 @@ def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
     )
     summary = asyncio.run(run_testbed(options, tmp_path / "run"))
     killed = summary["owners"][-1]
+    poisoned = [owner for owner in summary["owners"] if owner["poisoned"]]
+    assert len(poisoned) == 3 and all(owner["paid_wei"] == 0 for owner in poisoned)
+    (hostile,) = {owner["group"] for owner in poisoned}
+    assert hostile != killed["group"]
     assert [item["outcome"] for item in summary["rounds"]] == ["selected"] * 3
     for item in summary["rounds"]:
-        assert 0 not in item["selected_groups"] and len(item["selected_groups"]) >= 4
+        assert hostile not in item["selected_groups"] and len(item["selected_groups"]) >= 4
     assert killed["group"] in summary["rounds"][1]["void_groups"]
     assert killed["address"] in summary["rounds"][1]["absent_owners"]
     slash = 3 * options.rate
@@ -615,12 +619,10 @@ def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
     assert summary["locked_wei"] == 0
     s = summary
     assert s["escrow_wei"] == s["paid_wei"] + s["settlement_wei"] + s["refunded_wei"]
-    poisoned = [owner for owner in summary["owners"] if owner["poisoned"]]
-    assert len(poisoned) == 3 and all(owner["paid_wei"] == 0 for owner in poisoned)
     view, _ = _monitored(tmp_path / "run")
     (task,) = view["tasks"]
     assert view["alerts"] == [] and task["money"]["conserved"] is True
-    assert [entry["group"] for entry in task["krum"]["groups"] if entry["verdict"] == "poisoned"] == [0]
+    assert [entry["group"] for entry in task["krum"]["groups"] if entry["verdict"] == "poisoned"] == [hostile]
     told = {owner["peer"]: owner for owner in task["money"]["owners"]}
     assert {peer for peer, owner in told.items() if owner["slashed_rounds"]} == {killed["address"]}
     assert told[killed["address"]]["slashed_rounds"] == told[killed["address"]]["died_in_rounds"] == [2]

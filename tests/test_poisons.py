@@ -15,7 +15,7 @@ from omnilytics.daemon.training.scaling import FeatureScaling
 from omnilytics.peers.errors import ParameterError
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.quantise import RingLayout, dequantise, quantise, to_ring
-from tests.adversaries.poisons import POISONS, parse_poison
+from tests.adversaries.poisons import POISONS, hostile_groups, parse_poison
 from tests.envelope_sides import payload_of
 
 OWNERS, GROUP_SIZE, GROUPS, MAX_MAGNITUDE = 18, 3, 6, 5461
@@ -100,3 +100,13 @@ def test_a_loud_group_is_never_selected(kind: str, spec: str) -> None:
         times, accuracy = times_selected(kind, spec, seed)
         assert times == 0
         assert accuracy > 0.905
+
+
+def test_hostile_groups_are_the_first_that_hold_nobody_spared() -> None:
+    groups = {b"a": 0, b"b": 0, b"c": 1, b"d": 2}
+    assert hostile_groups(groups, 1) == {0}
+    assert hostile_groups(groups, 1, [b"b"]) == {1}
+    assert hostile_groups(groups, 2, [b"c"]) == {0, 2}
+    assert hostile_groups(groups, 3, [b"a"]) == {0, 1, 2}, "as many as asked for, spared or not"
+    assert hostile_groups(groups, 1, [b"not drawn"]) == {0}
+    assert hostile_groups(groups, -1, [b"a"]) == {0, 1, 2}

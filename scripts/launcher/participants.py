@@ -157,10 +157,11 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
         "model", model_home, model_address, [*model_command, *arguments], [*honest, "model", "run", *arguments]
     )
 
+    homes = [folder / "participants" / f"owner-{index:02d}" for index in range(len(owner_data))]
+    owner_addresses = [_write_keys(home) for home in homes]
+    spared = [f"--spare={show(owner_addresses[index])}" for index in sorted(killed)]
     owners: list[Participant] = []
-    for index, rows in enumerate(owner_data):
-        home = folder / "participants" / f"owner-{index:02d}"
-        address = _write_keys(home)
+    for index, (home, address, rows) in enumerate(zip(homes, owner_addresses, owner_data, strict=True)):
         write_npz(home / "data.npz", rows)
         # The first owners are the single poisoners; the last ones are those to be killed.
         adversary: list[str] = []
@@ -168,7 +169,7 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
             adversary += [f"--poison={options.poison_owners.kind}"]
         elif options.poison is not None:
             # Groups are drawn on the chain, so every owner must be ready to be in a hostile one.
-            adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}"]
+            adversary += [f"--poison={options.poison.kind}", f"--hostile-groups={options.poison.count}", *spared]
         if index in killed:
             adversary += [f"--die-in-round={killed[index].round}"]
         if options.leak_secrets:

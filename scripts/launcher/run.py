@@ -39,6 +39,7 @@ from scripts.launcher.plot import plot_summary
 from scripts.launcher.summary import ChainFacts, Story, build_summary, plain_accuracy, read_chain, verify_sums
 from scripts.processes import ManagedProcess, Supervisor, clean_environment
 from scripts.toolchain import ROOT
+from tests.adversaries.poisons import drawn_groups, hostile_groups
 
 READY_SECONDS = 90.0
 POLL_SECONDS = 0.2
@@ -217,11 +218,13 @@ def _summarise(
     options: TestbedOptions, facts: ChainFacts, cast: Cast, story: Story, wall_seconds: float
 ) -> dict[str, Any]:
     poisoned: dict[int, StatisticFunction] = {}
-    groups = {member.account: member.seat // facts.params.group_size for member in facts.members}
+    groups = drawn_groups(facts.members, facts.params.group_size)
+    killed = [cast.owners[index].address for index in options.killed_owners]
+    hostile = hostile_groups(groups, options.poison.count, killed) if options.poison is not None else set()
     for index, owner in enumerate(cast.owners):
         if options.poison_owners is not None and index < options.poison_owners.count:
             poisoned[index] = options.poison_owners.function
-        elif options.poison is not None and groups.get(owner.address, 255) < options.poison.count:
+        elif options.poison is not None and groups.get(owner.address) in hostile:
             poisoned[index] = options.poison.function
     context = model_command.make_context(
         "run", model_arguments(options, cast.model.home / "data.npz"), resilient_parsing=False
@@ -230,5 +233,5 @@ def _summarise(
     model_options = ModelOptions(**{name: context.params[name] for name in names})
     plain = plain_accuracy(options, model_options, facts, cast, story, poisoned)
     verified = options.verify and verify_sums(facts, cast, story)[0]
-    hostile = {cast.owners[index].address for index in poisoned}
-    return build_summary(options, facts, cast, story, hostile, plain, verified, wall_seconds)
+    addresses_of_poisoned = {cast.owners[index].address for index in poisoned}
+    return build_summary(options, facts, cast, story, addresses_of_poisoned, plain, verified, wall_seconds)

@@ -19,7 +19,7 @@ from omnilytics.daemon.task_design import design_task
 from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.reference import train_plain
-from omnilytics.peers.market import Member, MemberStatus, TaskParams, TaskState
+from omnilytics.peers.market import NO_SEAT, Member, MemberStatus, TaskParams, TaskState
 from scripts.launcher.follow import Record
 from scripts.launcher.options import TestbedOptions
 from scripts.launcher.participants import Cast, owner_seed, thin_sums
@@ -101,7 +101,7 @@ def _group_seats(facts: ChainFacts) -> dict[int, list[Member]]:
     """Members by group, by position; also of groups that were dissolved later."""
     size = facts.params.group_size
     groups: dict[int, list[Member]] = defaultdict(list)
-    seated = [m for m in facts.members if m.status in (MemberStatus.SEATED, MemberStatus.OUT) and m.seat != 255]
+    seated = [m for m in facts.members if m.status in (MemberStatus.SEATED, MemberStatus.OUT) and m.seat != NO_SEAT]
     for member in sorted(seated, key=lambda member: member.seat):
         groups[member.seat // size].append(member)
     return groups
@@ -211,7 +211,7 @@ def build_summary(
     owners = []
     for owner in cast.owners:
         member = seats.get(owner.address)
-        group = member.seat // params.group_size if member is not None and member.seat != 255 else None
+        group = member.seat // params.group_size if member is not None and member.seat != NO_SEAT else None
         owners.append(
             {
                 "name": owner.name,

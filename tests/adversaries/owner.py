@@ -7,7 +7,7 @@ Run as `python -m tests.adversaries.owner --home ... [options of omnilytics owne
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,19 @@ from omnilytics.daemon.run import OwnerOptions, run_owner
 from omnilytics.peers.market import TaskSnapshot
 from omnilytics.peers.owner_round import MaskVector, OwnerEffect, OwnerRound
 from tests.adversaries import kill_own_process
-from tests.adversaries.poisons import POISONS
+from tests.adversaries.poisons import POISONS, drawn_groups, hostile_groups
 
 
 def adversarial_part(
     poison: str | None,
-    hostile_groups: int,
+    hostile_count: int,
     die_in_round: int | None,
     leak: Path | None = None,
     die: Callable[[], None] = kill_own_process,
+    spared: Collection[bytes] = (),
 ) -> type[OwnerPart]:
-    """An owner's part that poisons in groups below hostile_groups (the drawn groups are numbered from 0;
-    -1: in every group), that is gone, as by kill -9, before it would post in round die_in_round, and that
+    """An owner's part that poisons in the first hostile_count groups (-1: in every group), those that hold none of
+    the spared accounts first, that is gone, as by kill -9, before it would post in round die_in_round, and that
     writes the secrets of every round to the file `leak`, a JSON object a line, and tries to log them too."""
 
     class AdversarialPart(OwnerPart):
@@ -40,7 +41,8 @@ def adversarial_part(
             snapshot = self._snapshot_or_fail()
             me = snapshot.member(self._node.me)
             assert me is not None
-            hostile = hostile_groups == -1 or snapshot.group_of(me) < hostile_groups
+            groups = drawn_groups(snapshot.members, snapshot.params.group_size)
+            hostile = groups[me.account] in hostile_groups(groups, hostile_count, spared)
             return POISONS[poison] if poison is not None and hostile else honest_statistic
 
         async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
@@ -106,6 +108,7 @@ def secrets_of(round_: OwnerRound, effect: MaskVector) -> dict[str, Any]:
 @click.option("--allow-thin-sums", is_flag=True)
 @click.option("--poison", type=click.Choice(sorted(POISONS)))
 @click.option("--hostile-groups", type=int, default=-1)
+@click.option("--spare", multiple=True, metavar="ADDRESS")
 @click.option("--die-in-round", type=int)
 @click.option("--leak", type=click.Path(path_type=Path, dir_okay=False))
 def run(
@@ -115,13 +118,15 @@ def run(
     allow_thin_sums: bool,
     poison: str | None,
     hostile_groups: int,
+    spare: tuple[str, ...],
     die_in_round: int | None,
     leak: Path | None,
     **options: Any,
 ) -> None:
     """Run a hostile data owner."""
     settings, password_file = settings_from(options)
-    part = adversarial_part(poison, hostile_groups, die_in_round, leak)
+    spared = [bytes.fromhex(address.removeprefix("0x")) for address in spare]
+    part = adversarial_part(poison, hostile_groups, die_in_round, leak, spared=spared)
     chosen = OwnerOptions(data, seed=seed, restore_stake=restore_stake, allow_thin_sums=allow_thin_sums)
     run_owner(settings, password_file, chosen, part_class=part)
 

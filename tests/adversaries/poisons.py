@@ -8,12 +8,14 @@ float64[d]. A poisoned owner clips and quantises what it gets, as everybody does
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from omnilytics.daemon.protection.sides import Floats, Labels, OwnerSide, Published, StatisticFunction
 from omnilytics.peers.errors import ParameterError
+from omnilytics.peers.market import NO_SEAT, Member
 from tests.adversaries.quiet_poisons import QUIET_POISONS
 
 
@@ -88,3 +90,20 @@ def parse_poison(text: str) -> PoisonOrder:
     if not re.fullmatch(r"[1-9][0-9]{0,3}", count):
         raise ParameterError(f"poison {text!r} needs a count of at least 1, as in {kind}:1")
     return PoisonOrder(kind, int(count))
+
+
+def hostile_groups(groups: Mapping[bytes, int], count: int, spared: Collection[bytes] = ()) -> set[int]:
+    """Which of the drawn groups are hostile: the first `count`, those that hold nobody spared before others; -1: all.
+
+    groups: the group of every account that was drawn, as drawn_groups has it. A hostile group whose member is
+    killed drops out of the rounds, and then there is nothing to see of its poison; so the killed are spared.
+    """
+    if count == -1:
+        return set(groups.values())
+    taken = {groups[account] for account in spared if account in groups}
+    return set(sorted(set(groups.values()), key=lambda group: (group in taken, group))[:count])
+
+
+def drawn_groups(members: Sequence[Member], group_size: int) -> dict[bytes, int]:
+    """The group of every account that was drawn into one, whatever became of it since."""
+    return {member.account: member.seat // group_size for member in members if member.seat != NO_SEAT}
