@@ -32,6 +32,11 @@ def band_name(band: tuple[int, int]) -> str:
     return f"reorg of depth {low} to {high}" if low < high else f"reorg of depth {low}"
 
 
+def _first_hash(number: int) -> bytes:
+    """Of a block that was there before the market."""
+    return keccak(max(0, number).to_bytes(8, "big"))
+
+
 @dataclass(frozen=True)
 class Log:
     """An event of the market in a block."""
@@ -54,6 +59,7 @@ class Block:
     number: int
     time: int
     hash: bytes
+    parent: bytes
     base_fee: int
     transactions: tuple[bytes, ...] = field(default=(), repr=False)
     logs: tuple[Log, ...] = field(default=(), repr=False)
@@ -63,7 +69,7 @@ class Block:
     @cached_property
     def head(self) -> Head:
         """As the product's chain adapter shows it."""
-        return Head(self.number, self.time, self.hash, self.base_fee)
+        return Head(self.number, self.time, self.hash, self.base_fee, self.parent)
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Ledger:
         first = evm.rpc("eth_getBlockByNumber", "latest", False)
         fee = int(first["baseFeePerGas"], 16)
         self.blocks = [
-            Block(number, GENESIS_TIME + number, keccak(number.to_bytes(8, "big")), fee)
+            Block(number, GENESIS_TIME + number, _first_hash(number), _first_hash(number - 1), fee)
             for number in range(FIRST_BLOCKS + 1)
         ]
         self.by_name: dict[str, list[Log]] = {name: [] for name in interface().events}
@@ -170,7 +176,7 @@ class Ledger:
             for data, answer in ((state, answers[2]), (members, answers[3]))
             if not isinstance(answer, EvmError)
         }
-        block = Block(number, when, seal, int(found["baseFeePerGas"], 16), hashes, tuple(logs), views)
+        block = Block(number, when, seal, parent.hash, int(found["baseFeePerGas"], 16), hashes, tuple(logs), views)
         self.blocks.append(block)
         for log in logs:
             self.by_name[log.name].append(log)
