@@ -500,7 +500,10 @@ class World:
         state = self.state()
         if state is None or state.status is TaskStatus.JOINING or not rest:
             return
-        if all(person.index >= 0 and person.part is not None and person.part.task_id is None for person in rest):
+        if any(person.index < 0 or (person.part is not None and person.part.task_id is not None) for person in rest):
+            return
+        joined = {bytes.fromhex(member[0][2:]) for member in self.ledger.read("getMembers", 1)}
+        if joined.isdisjoint(person.keys.address for person in rest):
             for person in rest:
                 person.go_home()
 
