@@ -24,6 +24,8 @@ from tests.simulator.virtual_time import VirtualLoop
 
 # Depths of reorgs, in blocks; counted by band.
 REORG_BANDS = ((1, 1), (2, 2), (3, 3), (4, 6), (7, 12), (13, 20), (21, 32))
+# The deep ones are drawn oftener: only in the later rounds is there so much to reorganise.
+_REORG_WEIGHTS = (1, 1, 1, 1.2, 2.5, 3.5, 3)
 
 
 def band_name(band: tuple[int, int]) -> str:
@@ -135,7 +137,8 @@ class Ledger:
                 await asyncio.sleep(self._entropy.uniform(5, 40))
             if self.faults.strikes("reorg", self._entropy):
                 # Deep ones come once there are rounds, or few tasks would ever have any.
-                low, high = self._entropy.choice(REORG_BANDS if self.by_name["RoundOpened"] else REORG_BANDS[:4])
+                bands = len(REORG_BANDS) if self.by_name["RoundOpened"] else 4
+                low, high = self._entropy.choices(REORG_BANDS[:bands], _REORG_WEIGHTS[:bands])[0]
                 self.reorg(min(self._entropy.randint(low, high), len(self.blocks) - FIRST_BLOCKS - 1))
             else:
                 self.mine(self.now())
