@@ -622,10 +622,9 @@ class World:
         sums = journal.group_sums(1)
         journal.close()
         for (number, group), found in sums.items():
-            # Where a reorg has taken the round's opening for good, what was decrypted is of the fork that lost.
-            contexts = (
-                {monitor._ctx(number)} if monitor._round_logs("RoundOpened", number) else monitor.contexts(number)
-            )
+            # Where a reorg has taken the round, or its posts, for good, what was decrypted is of the fork that lost.
+            played = monitor._round_logs("RoundOpened", number) and group in monitor._complete(number)
+            contexts = {monitor._ctx(number)} if played else monitor.contexts(number)
             monitor.require(
                 any(self._is_sum(found, number, group, ctx) for ctx in contexts),
                 "decrypted sums are sums of journalled updates",
