@@ -23,7 +23,12 @@ _NETWORK = (
     click.option("--gas-tip", type=int, metavar="WEI", help="Priority fee for a gas."),
     click.option("--poll-seconds", type=float, help="How often the chain is asked for news."),
     click.option("--patience-seconds", type=float, help="How long mates are waited for before sitting a round out."),
-    click.option("--password-file", type=click.Path(path_type=Path), help="Default: HOME/password."),
+    click.option(
+        "--password-file",
+        envvar="OMNILYTICS_PASSWORD_FILE",
+        type=click.Path(path_type=Path),
+        help="Default: HOME/password.",
+    ),
     click.option("--verbose", is_flag=True, default=None, help="Readable log on the terminal too."),
 )
 
