@@ -183,7 +183,9 @@ class Chain:
             raise self._refusal(error) from error
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
-            raise ChainError(f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense") from error
+            raise ChainError(
+                f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense"
+            ) from error
 
     def _shown(self, error: object) -> str:
         return redacted(str(error), self._url_secrets)

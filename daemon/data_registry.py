@@ -26,14 +26,14 @@ class DataSource:
     label: str | None = None
 
 
-def read_registry(table: Mapping[str, Any]) -> dict[str, DataSource]:
-    """The sources of the table [data]. Raises ConfigurationError."""
+def read_registry(table: Mapping[str, Any], home: Path) -> dict[str, DataSource]:
+    """The sources of the table [data], files relative to the data folder. Raises ConfigurationError."""
     found: dict[str, DataSource] = {}
     for name, entry in table.items():
         where = f"[data.{name}]"
         if not isinstance(entry, Mapping):
             raise ConfigurationError(
-                f"'{name}' in [data] is no table", help="write [data.NAME] with file = \"rows.csv\" below it"
+                f"'{name}' in [data] is no table", help='write [data.NAME] with file = "rows.csv" below it'
             )
         for key, value in entry.items():
             if key not in ("file", "label"):
@@ -45,7 +45,7 @@ def read_registry(table: Mapping[str, Any]) -> dict[str, DataSource]:
                 raise ConfigurationError(f"'{key}' in {where} has a value of the wrong type; it is a text")
         if "file" not in entry:
             raise ConfigurationError(f"{where} names no file", help='add file = "rows.csv" below it')
-        found[name] = DataSource(Path(entry["file"]), entry.get("label"))
+        found[name] = DataSource(home / entry["file"], entry.get("label"))
     return found
 
 

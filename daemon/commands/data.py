@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option
 from omnilytics.daemon.config import CONFIG_NAME, load_settings
+from omnilytics.peers.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from omnilytics.daemon.data_registry import DataSource
@@ -37,9 +39,8 @@ def add(home: Path, file: Path, label: str | None, name: str | None, as_json: bo
     Example: omnilytics data add rows.csv --label outcome --home ./alice
     """
     from omnilytics.daemon.data_registry import DataSource, entry_text, name_for, read_registry
-    from omnilytics.peers.errors import ConfigurationError
 
-    registry = read_registry(load_settings(home, {}).table("data"))
+    registry = read_registry(load_settings(home, {}).table("data"), home)
     source = DataSource(file.resolve(), label)
     called = name or name_for(file)
     entry = entry_text(called, source)
@@ -73,7 +74,7 @@ def list_(home: Path, as_json: bool) -> None:
     found: list[dict[str, Any]] = []
     lines: list[str] = []
     problem: DataError | None = None
-    for name, source in read_registry(load_settings(home, {}).table("data")).items():
+    for name, source in read_registry(load_settings(home, {}).table("data"), home).items():
         try:
             about = read_source(source)
             found.append({"name": name, **about, "problem": None})
@@ -111,14 +112,22 @@ def describe(about: dict[str, Any]) -> str:
     classes = about["classes"]
     names = ", ".join(list(classes)[:12]) + (", .." if len(classes) > 12 else "")
     column = f", label {about['label']}" if about["label"] else ""
-    return f"{about['rows']} rows, {about['columns']} columns, {len(classes)} classes ({names}), {about['file']}{column}"
+    return (
+        f"{about['rows']} rows, {about['columns']} columns, {len(classes)} classes ({names}), {about['file']}{column}"
+    )
 
 
 def append(path: Path, text: str) -> None:
-    """Adds lines at the end of a configuration file, which is replaced in one step."""
+    """Adds lines at the end of a configuration file, which is replaced in one step. Raises ConfigurationError."""
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     gap = "" if not old else "\n" if old.endswith("\n") else "\n\n"
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tomllib.loads(old + gap + text)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{path} would not be readable with [data] tables at its end: {error}", help=f"add by hand:\n{text}"
+        ) from error
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
