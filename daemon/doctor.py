@@ -1,4 +1,4 @@
-"""What could keep a participant from working, looked at one by one: each check passes, fails with a cure, or is skipped.
+"""What could keep a participant from working, looked at one by one: a check passes, fails with a cure, or is skipped.
 
 A check is a small function of a Patient: it returns what it saw, or raises. An OmniLyticsError is the problem and its
 cure; Skipped is the word for what cannot be looked at, because something that it needs has failed, or that does not

@@ -1,4 +1,4 @@
-"""Addresses and settings as they may be shown: without passwords, and without the keys that RPC providers put in URLs."""
+"""URLs and settings as they may be shown: without passwords, and without the keys that RPC providers put in URLs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def is_secret_name(name: str) -> bool:
 
 
 def shown_value(name: str, value: Any) -> Any:
-    """A setting's value as it may be shown: URLs shortened, texts under secret names hidden, in tables and lists too."""
+    """A setting's value as it may be shown: URLs shortened, texts under secret names hidden, in tables too."""
     if isinstance(value, Mapping):
         return {key: shown_value(key, inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -28,13 +28,12 @@ _MOST_FILES = 500
 
 
 def texts(
-    settings: Settings | None,
     shown_settings: Mapping[str, Any] | None,
     versions: Mapping[str, str],
     findings: list[Finding],
     home: Path,
 ) -> dict[str, str]:
-    """The archive's files by name, not yet searched for secrets. Without settings, what could not be read is left out."""
+    """The archive's files by name, not yet searched for secrets; no settings where they could not be read."""
     log_path = home / "log.jsonl"
     lines, _ = last_lines(log_path, LOG_LINES, lambda line: True)
     return {
@@ -75,12 +74,9 @@ def write_bundle(path: Path, files: Mapping[str, str], secrets: Iterable[str], m
             entry = tarfile.TarInfo(f"{path.name.removesuffix('.tar.gz')}/{name}")
             entry.size, entry.mtime, entry.mode = len(content), made, 0o600
             archive.addfile(entry, io.BytesIO(content))
-    with path.open("xb", opener=_private) as file:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
         file.write(packed.getvalue())
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags, 0o600)
 
 
 def _listing(home: Path) -> list[str]:

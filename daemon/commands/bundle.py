@@ -53,7 +53,7 @@ def bundle(out: Path | None, as_json: bool, **options: Any) -> None:
     findings = asyncio.run(examine(patient))
     now = time.time()
     path = out or Path(time.strftime("omnilytics-bundle-%Y%m%d-%H%M%S.tar.gz", time.gmtime(now)))
-    files = texts(settings, shown, versions(), findings, home)
+    files = texts(shown, versions(), findings, home)
     try:
         write_bundle(path, files, secrets_of(settings, password, patient.keys), int(now))
     except FileExistsError as error:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,6 +15,8 @@ from omnilytics.daemon.commands.options import network_options, settings_from
 if TYPE_CHECKING:
     from omnilytics.daemon.chain import Chain
     from omnilytics.daemon.config import Settings
+
+_Answer = TypeVar("_Answer")
 
 
 class _ListsByDefault(click.Group):
@@ -131,7 +134,7 @@ async def _read_one(settings: Settings, task: int) -> dict[str, Any]:
     return await _with_chain(settings, read)
 
 
-async def _with_chain(settings: Settings, read: Any) -> Any:
+async def _with_chain(settings: Settings, read: Callable[[Chain], Awaitable[_Answer]]) -> _Answer:
     from omnilytics.daemon.chain import Chain
 
     chain = Chain(settings.chain_url, settings.market_address)
