@@ -55,9 +55,7 @@ def test_a_rotation_by_rename_loses_nothing(tmp_path: Path) -> None:
     log, moved = tmp_path / "log.jsonl", tmp_path / "log.jsonl.1"
     log.write_text("old\n")
     # Between the rename and SIGHUP the daemon still writes to the file that it has open.
-    writer = Writer(
-        lambda: log.rename(moved), append(moved, "late\n"), append(log, "new\n"), append(log, "newer\n")
-    )
+    writer = Writer(lambda: log.rename(moved), append(moved, "late\n"), append(log, "new\n"), append(log, "newer\n"))
     assert list(islice(follow(log, 4, writer), 3)) == [b"late", b"new", b"newer"]
 
 
