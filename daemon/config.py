@@ -175,7 +175,8 @@ def _read_environment(environment: Mapping[str, str], known: Mapping[str, Any]) 
             names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in (*variables, *others)]
             close = difflib.get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX), names, n=1)
             raise ConfigurationError(
-                f"unknown variable {variable} in the environment" + (f"; did you mean {ENVIRONMENT_PREFIX}{close[0]}?" if close else ""),
+                f"unknown variable {variable} in the environment"
+                + (f"; did you mean {ENVIRONMENT_PREFIX}{close[0]}?" if close else ""),
                 help=f"unset {variable}, or correct its name: omnilytics config show lists the settings",
             )
         name = variables[variable]

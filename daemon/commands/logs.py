@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +45,9 @@ def logs(home: Path, follow: bool, lines: int, level: str, as_json: bool) -> Non
     for line in told:
         click.echo(line.decode(errors="replace") if as_json else rendered(line))
     if follow:
+        # As for every command that goes on for ever: told to stop, it has done its work.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             for line in lines_from(path, position, lambda: time.sleep(FOLLOW_SECONDS)):
                 if wanted(line):

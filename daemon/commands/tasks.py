@@ -123,13 +123,16 @@ async def _read_one(settings: Settings, task: int) -> dict[str, Any]:
             }
             for member in await chain.members(task)
         ]
+        terms = {
+            name: "0x" + value.hex() if isinstance(value, bytes) else value for name, value in asdict(params).items()
+        }
         money = {f"{name}_wei": getattr(state, name) for name in MONEY}
         more = {
             "model_owner": "0x" + model_owner.hex(),
             "phase": state.phase.name.lower(),
             "phase_end": state.phase_end,
         }
-        return found | more | {"params": asdict(params), "money": money, "owners": owners}
+        return found | more | {"params": terms, "money": money, "owners": owners}
 
     return await _with_chain(settings, read)
 
