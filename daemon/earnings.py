@@ -19,7 +19,7 @@ from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.log_reading import last_lines
+from omnilytics.daemon.log_reading import LogTail
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
 from omnilytics.peers.errors import ChainError, ChainMismatchError
 from omnilytics.peers.market import Member, MemberStatus
@@ -169,7 +169,8 @@ async def withdraw(settings: Settings, keys: Keys, to: bytes | None, seconds: fl
 
 def last_role(log_path: Path) -> str:
     """The role of who wrote the log's last line: who logs on in its place is the same participant. "owner" without."""
-    lines, _ = last_lines(log_path, 1, lambda line: True)
+    with LogTail(log_path) as tail:
+        lines = tail.last(1, lambda line: True)
     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
         return str(json.loads(lines[0])["role"])
     return "owner"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from omnilytics.daemon.log import LEVELS, readable
 
@@ -15,53 +16,69 @@ from omnilytics.daemon.log import LEVELS, readable
 MAX_LINE_BYTES = 1 << 20
 
 
-def last_lines(path: Path, count: int, wanted: Callable[[bytes], bool]) -> tuple[list[bytes], int]:
-    """The last `count` whole lines that are wanted, without line ends, and the position after them."""
-    if not path.exists():
-        return [], 0
-    kept: deque[bytes] = deque(maxlen=count)
-    position = 0
-    with path.open("rb") as file:
-        for line in file:
+class LogTail:
+    """The end of a log, and what comes after it: one open file, so that no rotation comes in between."""
+
+    def __init__(self, path: Path) -> None:
+        """The file need not be there yet."""
+        self._path = path
+        self._file: IO[bytes] | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._file = path.open("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def last(self, count: int, wanted: Callable[[bytes], bool]) -> list[bytes]:
+        """The last `count` whole lines that are wanted, without line ends; call it once, before follow."""
+        kept: deque[bytes] = deque(maxlen=count)
+        file = self._file
+        if file is None:
+            return []
+        while line := file.readline():
             if not line.endswith(b"\n"):
+                # It is being written.
+                file.seek(-len(line), os.SEEK_CUR)
                 break
-            position += len(line)
             if wanted(line):
                 kept.append(line[:-1])
-    return list(kept), position
+        return list(kept)
 
+    def follow(self, pause: Callable[[], None]) -> Iterator[bytes]:
+        """The lines after those that were read, as they come, for ever; `pause` is called whenever there is none.
 
-def follow(path: Path, position: int, pause: Callable[[], None]) -> Iterator[bytes]:
-    """Lines from `position` on, as they come, for ever; `pause` is called whenever there is none.
-
-    A file that is renamed away is read to its end before the new one of its name is begun; one that was cut short is
-    read from its start.
-    """
-    file: IO[bytes] | None = None
-    begun = b""
-    while True:
-        if file is None:
-            try:
-                file = path.open("rb")
-            except FileNotFoundError:
-                pause()
-                position = 0
-                continue
-            file.seek(position)
-            begun = b""
-        moved = _moved(file, path)
-        line = file.readline(MAX_LINE_BYTES)
-        if line:
-            begun += line
-            if begun.endswith(b"\n") or len(begun) >= MAX_LINE_BYTES:
-                yield begun.rstrip(b"\n")
+        A file that is renamed away is read to its end before the new one of its name is begun; one that was cut short
+        is read from its start.
+        """
+        begun = b""
+        while True:
+            if self._file is None:
+                try:
+                    self._file = self._path.open("rb")
+                except FileNotFoundError:
+                    pause()
+                    continue
                 begun = b""
-        elif moved:
-            # Nothing was left in it after it had moved, and a daemon opens the new one before it writes on.
-            file.close()
-            file, position = None, 0
-        else:
-            if os.fstat(file.fileno()).st_size < file.tell():
+            file = self._file
+            # Before reading: a daemon opens the new file before it writes on, so what is read now is the old one's end.
+            moved = _moved(file, self._path)
+            line = file.readline(MAX_LINE_BYTES)
+            if line:
+                begun += line
+                if begun.endswith(b"\n") or len(begun) >= MAX_LINE_BYTES:
+                    yield begun.rstrip(b"\n")
+                    begun = b""
+            elif moved:
+                self._close()
+            elif os.fstat(file.fileno()).st_size < file.tell():
                 file.seek(0)
                 begun = b""
             else:

@@ -20,7 +20,7 @@ from typing import Any
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.doctor import Finding
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.log_reading import last_lines
+from omnilytics.daemon.log_reading import LogTail
 from omnilytics.daemon.redaction import redacted, secret_texts
 
 LOG_LINES = 2000
@@ -34,8 +34,8 @@ def texts(
     home: Path,
 ) -> dict[str, str]:
     """The archive's files by name, not yet searched for secrets; no settings where they could not be read."""
-    log_path = home / "log.jsonl"
-    lines, _ = last_lines(log_path, LOG_LINES, lambda line: True)
+    with LogTail(home / "log.jsonl") as tail:
+        lines = tail.last(LOG_LINES, lambda line: True)
     return {
         "versions.json": _json(versions),
         "doctor.json": _json([asdict(finding) for finding in findings]),

@@ -1,5 +1,6 @@
 """The doctor: each problem is found and told with a cure, and one does not hide the others."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,13 +10,14 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from omnilytics.daemon.chain import Chain, ContractRefused, Head
+from omnilytics.daemon.chain import ContractRefused, Head
 from omnilytics.daemon.doctor import CHECKS, ROUND_GAS, ROUNDS_AHEAD, Finding, Patient, examine, healthy
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import create_keys
 from omnilytics.peers.errors import BrokerError, ChainError, ChainMismatchError
 from scripts import chain_process
 from scripts.broker_process import Broker
+from scripts.chain_process import rpc_call
 from tests.local_market import open_market
 
 NOW = 1_000_000.0
@@ -288,12 +290,8 @@ async def test_on_a_real_chain_and_broker(real: tuple[World, dict[str, Any]]) ->
 
 async def test_a_contract_that_is_no_market_is_told(real: tuple[World, dict[str, Any]]) -> None:
     world, where = real
-    chain = Chain(where["chain"], bytes.fromhex(where["market"][2:]))
-    try:
-        # PUSH0 PUSH0 REVERT: code that answers nothing.
-        address = "0x" + "77" * 20
-        await chain._web3.provider.make_request("anvil_setCode", [address, "0x5f5ffd"])  # type: ignore[arg-type]
-    finally:
-        await chain.close()
+    # PUSH0 PUSH0 REVERT: code that answers nothing.
+    address = "0x" + "77" * 20
+    await asyncio.to_thread(rpc_call, where["chain"], "anvil_setCode", address, "0x5f5ffd")
     findings = {finding.name: finding for finding in await examine(Patient(world.home, where | {"market": address}))}
     assert "does not answer as a market" in findings["contract"].detail

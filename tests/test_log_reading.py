@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.log_reading import at_least, follow, last_lines, rendered
+from omnilytics.daemon.log_reading import LogTail, at_least, rendered
 
 
 def everything(_line: bytes) -> bool:
@@ -35,34 +35,55 @@ def append(path: Path, text: str) -> Callable[[], None]:
     return write
 
 
-def test_the_last_whole_lines_are_told_and_where_they_end(tmp_path: Path) -> None:
+def last(path: Path, count: int, wanted: Callable[[bytes], bool] = everything) -> list[bytes]:
+    with LogTail(path) as tail:
+        return tail.last(count, wanted)
+
+
+def followed(path: Path, count: int, *steps: Callable[[], Any]) -> list[bytes]:
+    """The next lines after the end of the log."""
+    with LogTail(path) as tail:
+        tail.last(0, everything)
+        return list(islice(tail.follow(Writer(*steps)), count))
+
+
+def test_the_last_whole_lines_are_told(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("one\ntwo\nthree\nhal")
-    assert last_lines(log, 2, everything) == ([b"two", b"three"], 14)
-    assert last_lines(log, 9, lambda line: b"o" in line) == ([b"one", b"two"], 14)
-    assert last_lines(log, 0, everything) == ([], 14)
-    assert last_lines(tmp_path / "none", 2, everything) == ([], 0)
+    assert last(log, 2) == [b"two", b"three"]
+    assert last(log, 9, lambda line: b"o" in line) == [b"one", b"two"]
+    assert last(log, 0) == []
+    assert last(tmp_path / "none", 2) == []
 
 
 def test_lines_are_followed_as_they_are_finished(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("old\nhal")
-    writer = Writer(append(log, "f\n"), lambda: None, append(log, "last\n"))
-    assert list(islice(follow(log, 4, writer), 2)) == [b"half", b"last"]
+    assert followed(log, 2, append(log, "f\n"), lambda: None, append(log, "last\n")) == [b"half", b"last"]
 
 
 def test_a_rotation_by_rename_loses_nothing(tmp_path: Path) -> None:
     log, moved = tmp_path / "log.jsonl", tmp_path / "log.jsonl.1"
     log.write_text("old\n")
     # Between the rename and SIGHUP the daemon still writes to the file that it has open.
-    writer = Writer(lambda: log.rename(moved), append(moved, "late\n"), append(log, "new\n"), append(log, "newer\n"))
-    assert list(islice(follow(log, 4, writer), 3)) == [b"late", b"new", b"newer"]
+    steps = (lambda: log.rename(moved), append(moved, "late\n"), append(log, "new\n"), append(log, "newer\n"))
+    assert followed(log, 3, *steps) == [b"late", b"new", b"newer"]
+
+
+def test_a_rotation_before_following_begins_loses_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("old\n")
+    with LogTail(log) as tail:
+        assert tail.last(9, everything) == [b"old"]
+        append(log, "late\n")()
+        log.rename(tmp_path / "log.jsonl.1")
+        log.write_text("new\n")
+        assert list(islice(tail.follow(Writer()), 2)) == [b"late", b"new"]
 
 
 def test_a_log_that_begins_later_or_again_is_read_from_its_start(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    writer = Writer(append(log, "first\n"), lambda: log.write_text("x\n"))
-    assert list(islice(follow(log, 99, writer), 2)) == [b"first", b"x"]
+    assert followed(log, 2, append(log, "first\n"), lambda: log.write_text("x\n")) == [b"first", b"x"]
 
 
 def test_levels_are_a_ladder_and_strange_lines_are_not_hidden() -> None:

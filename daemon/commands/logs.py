@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -33,24 +34,22 @@ def logs(home: Path, follow: bool, lines: int, level: str, as_json: bool) -> Non
     Example: omnilytics logs -f -n 100 --level warning --home ./alice
     """
     from omnilytics.daemon.config import Settings
-    from omnilytics.daemon.log_reading import at_least, last_lines, rendered
-    from omnilytics.daemon.log_reading import follow as lines_from
+    from omnilytics.daemon.log_reading import LogTail, at_least, rendered
     from omnilytics.peers.errors import ConfigurationError
 
     path = Settings(home).log_path
     if not path.exists() and not follow:
         raise ConfigurationError(f"no log {path}", help="no daemon has run in this folder; check --home")
     wanted = at_least(level)
-    told, position = last_lines(path, lines, wanted)
-    for line in told:
-        click.echo(line.decode(errors="replace") if as_json else rendered(line))
-    if follow:
+    with LogTail(path) as tail:
+        for line in tail.last(lines, wanted):
+            click.echo(line.decode(errors="replace") if as_json else rendered(line))
+        if not follow:
+            return
         # As for every command that goes on for ever: told to stop, it has done its work.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-        try:
-            for line in lines_from(path, position, lambda: time.sleep(FOLLOW_SECONDS)):
+        with contextlib.suppress(KeyboardInterrupt):
+            for line in tail.follow(lambda: time.sleep(FOLLOW_SECONDS)):
                 if wanted(line):
                     click.echo(line.decode(errors="replace") if as_json else rendered(line))
-        except KeyboardInterrupt:
-            return
