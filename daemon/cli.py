@@ -32,8 +32,8 @@ def cli() -> None:
     """A secure data market for machine learning: owners train, the contract aggregates and pays.
 
     \b
-    Exit codes: 0 done (also after SIGTERM or SIGINT), 1 other, 2 usage or configuration,
-    3 communications, 4 chain interface, 5 port, 6 account, funds or keys,
+    Exit codes: 0 done (also after SIGTERM or SIGINT), 1 other, also doctor where a check failed,
+    2 usage or configuration, 3 communications, 4 chain interface, 5 port, 6 account, funds or keys,
     7 contract mismatch, 8 data folder in use, 9 data or journal,
     10 monitor --once: an alert stands.
     """

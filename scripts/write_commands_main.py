@@ -24,8 +24,8 @@ Written by `scripts/write-commands` from the commands' own help; a test compares
 meet them, with what they print: [first-ten-minutes.md](first-ten-minutes.md).
 
 **Data and diagnostics.** What a command answers goes to standard output, everything else to standard error. With
-`--json` the answer is one object, `{"version": 1, "command": "tasks list", "data": {...}}`; `version` rises when a field
-changes its meaning or goes, new fields come without a new one. `logs --json` prints the log's own lines
+`--json` the answer is one object, `{"version": 1, "command": "tasks list", "data": {...}}`; `version` rises when a
+field changes its meaning or goes, new fields come without a new one. `logs --json` prints the log's own lines
 ([log-schema.md](log-schema.md)) instead. Money is in whole wei: numbers of more than 53 bits, which Python reads whole
 and JavaScript rounds.
 
