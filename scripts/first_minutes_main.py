@@ -62,7 +62,9 @@ class Story:
     def shown(self, text: str) -> str:
         """Output without this machine's folders."""
         text = text.replace(str(self.folder), "~/market").replace(str(ROOT), "~/omnilytics")
-        return text.replace(str(Path.home()), "~").rstrip()
+        home = Path.home()
+        # In a container it may be the root, which is in every path.
+        return (text if home == Path(home.anchor) else text.replace(f"{home}/", "~/")).rstrip()
 
     @property
     def environment(self) -> dict[str, str]:
