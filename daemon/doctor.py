@@ -279,10 +279,13 @@ async def balance(patient: Patient) -> str:
     has = await chain.balance(keys.address)
     if has < needed:
         raise FundsError(
-            f"account {keys.account.address} has {has} wei; {ROUNDS_AHEAD} rounds of a million gas may cost {needed} wei",
+            f"account {keys.account.address} has {has} wei; {ROUNDS_AHEAD} rounds of a million gas each may cost "
+            f"{needed} wei",
             help=f"send at least {needed - has} wei to {keys.account.address}; stakes and escrow come on top",
         )
-    return f"{has} wei; {ROUNDS_AHEAD} rounds of a million gas may cost {needed} wei, stakes and escrow come on top"
+    return (
+        f"{has} wei; {ROUNDS_AHEAD} rounds of a million gas each may cost {needed} wei, stakes and escrow come on top"
+    )
 
 
 async def broker(patient: Patient) -> str:
