@@ -210,7 +210,9 @@ def _check(name: str, value: Any, default: Any) -> None:
     else:
         wanted = int if default is None else type(default)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
+        # A text may be an address with a password in it, in whatever brackets.
+        shown = f": {value!r}" if isinstance(value, (bool, int, float)) else f": {type(value).__name__}"
+        raise ConfigurationError(f"option '{name}' has a value of the wrong type{shown}")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
         raise ConfigurationError(f"option '{name}' is negative: {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

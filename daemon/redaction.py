@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,6 +12,7 @@ HIDDEN = "[redacted]"
 # Names of settings, in whatever table, whose texts are nobody else's business.
 _SECRET_NAME = re.compile(r"password|passphrase|secret|token|private|credential|webhook|url|command", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
 # Shorter pieces of a URL, as v3, occur everywhere and hide nothing.
 _LEAST_SECRET = 6
 
@@ -75,6 +77,19 @@ def shown_value(name: str, value: Any) -> Any:
     if _URL.match(value):
         return shown_url(value)
     return HIDDEN if is_secret_name(name) else value
+
+
+def secrets_in_config(text: str) -> list[str]:
+    """What may be secret in a configuration file, usable or not, TOML or not: URLs, texts under secret names."""
+    try:
+        return secret_texts("", tomllib.loads(text))
+    except (ValueError, RecursionError):
+        found = []
+        for line in text.splitlines():
+            name, _, rest = line.partition("=")
+            texts = [match[1:-1] for match in _QUOTED.findall(rest)] or [rest.strip().strip("'\"")]
+            found += [secret for piece in texts for secret in secret_texts(name, piece)]
+        return found
 
 
 def secret_texts(name: str, value: Any) -> list[str]:

@@ -80,6 +80,13 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path: Path, line: str)
         load_settings(tmp_path, {})
 
 
+def test_a_text_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
+    write(tmp_path, 'broker = ["mqtt://me:hunter2@b"]\n')
+    with pytest.raises(ConfigurationError, match="wrong type: list") as caught:
+        load_settings(tmp_path, {}, {})
+    assert "hunter2" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     "line",
     ["finality_depth = -1", "poll_seconds = -0.5", "poll_seconds = nan", "patience_seconds = inf", "chain_id = -1"],
