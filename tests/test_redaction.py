@@ -1,5 +1,7 @@
 """What may be shown of URLs and settings, and that what is hidden is what is looked for."""
 
+import tomllib
+
 import pytest
 
 from omnilytics.daemon.redaction import (
@@ -84,6 +86,12 @@ def test_settings_are_hidden_by_their_names_in_tables_and_lists_too() -> None:
 )
 def test_a_file_that_cannot_be_used_gives_its_secrets_away_to_the_redactor_only(text: str) -> None:
     assert {"0123456789abcdef", "hunter2"} <= set(secrets_in_config(text))
+
+
+def test_what_is_nested_too_deep_is_hidden_whole() -> None:
+    table = tomllib.loads("a" + ".a" * 5_000 + " = 'hunter2'")
+    assert "hunter2" not in repr(shown_value("policy", table))
+    assert secret_texts("policy", table) == []
 
 
 def test_names_tell_secrets() -> None:
