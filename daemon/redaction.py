@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from omnilytics.daemon.config import parse_toml
 
 HIDDEN = "[redacted]"
 # Names of settings, in whatever table, whose texts are nobody else's business.
@@ -86,7 +87,7 @@ def shown_value(name: str, value: Any, depth: int = 0) -> Any:
 def secrets_in_config(text: str) -> list[str]:
     """What may be secret in a configuration file, usable or not, TOML or not: URLs, texts under secret names."""
     try:
-        return secret_texts("", tomllib.loads(text))
+        return secret_texts("", parse_toml(text))
     except (ValueError, RecursionError):
         found = []
         for line in text.splitlines():

@@ -130,6 +130,13 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
         load_settings(tmp_path, {})
 
 
+def test_a_key_of_thousands_of_parts_is_refused_before_it_costs_memory(tmp_path: Path) -> None:
+    for key in ("policy" + ".a" * 5_000, "[data" + " . 'a'" * 1_000 + "]\nfile"):
+        write(tmp_path, f"{key} = 1\n")
+        with pytest.raises(ConfigurationError, match="nested too deep"):
+            load_settings(tmp_path, {}, {})
+
+
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match=r"config\.toml"):
