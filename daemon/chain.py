@@ -21,6 +21,7 @@ from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import Web3Exception
 
 from omnilytics.daemon.recursion import keep_recursion_bounded
+from omnilytics.daemon.redaction import redacted, secrets_in_url, shown_url
 from omnilytics.peers.errors import ChainError, ChainMismatchError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
@@ -130,6 +131,9 @@ class Chain:
 
     def __init__(self, url: str, market: bytes) -> None:
         self.url = url
+        # Providers put keys into URLs, and errors go into logs.
+        self._shown_url = shown_url(url)
+        self._url_secrets = secrets_in_url(url)
         self.market = market
         self.chain_id = 0
         self.genesis = b""
@@ -173,14 +177,19 @@ class Chain:
                 raise ValueError("null")
             return answer
         except TimeoutError as error:
-            raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: no answer in {CALL_SECONDS:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
-            raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: it answers with nonsense") from error
+            raise ChainError(
+                f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense"
+            ) from error
+
+    def _shown(self, error: object) -> str:
+        return redacted(str(error), self._url_secrets)
 
     def _refusal(self, error: Web3Exception) -> ChainError:
         data = getattr(error, "data", None)
@@ -194,10 +203,10 @@ class Chain:
                     values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
                     names = [entry["name"] for entry in item["inputs"]]
                     return ContractRefused(item["name"], dict(zip(names, values, strict=True)))
-        text = str(getattr(error, "message", None) or error)
+        text = self._shown(getattr(error, "message", None) or error)
         if "revert" in text.lower():
             return ContractRefused("revert", {"reason": text})
-        return RpcAnswered(f"RPC {self.url} answered with an error: {text}")
+        return RpcAnswered(f"RPC {self._shown_url} answered with an error: {text}")
 
     # ------------------------------------------------------------------ reading
 
@@ -423,7 +432,7 @@ class Chain:
         except Web3Exception:
             return None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         price = found.get("effectiveGasPrice", 0)
         return Receipt(found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"]))
 

@@ -130,7 +130,7 @@ class Logger:
         if self._file is not None:
             self._file.write(text + "\n")
         if self._terminal is not None and level != "debug":
-            print(self._redact(_readable(line)), file=self._terminal)
+            print(self._redact(readable(line)), file=self._terminal)
 
     def _redact(self, text: str) -> str:
         for written in (*self._kept.values(), *self._secrets.values()):
@@ -157,7 +157,8 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _readable(line: dict[str, Any]) -> str:
+def readable(line: dict[str, Any]) -> str:
+    """A line for people, in one row."""
     clock = line["ts"][11:19]
     place = "".join(f" {name} {line[name]}" for name in ("task", "round", "group") if name in line)
     return f"{clock} {line['level']:<7} {line['event']:<18}{place} {line['msg']}"

@@ -1,0 +1,44 @@
+"""What a command prints: text for people, or one versioned JSON envelope for programs. Diagnostics go to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import click
+
+# Rises when a field of some command's data changes its meaning or goes; new fields come without a new version.
+ENVELOPE_VERSION = 1
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def json_option(command: _Command) -> _Command:
+    """--json, as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, for programs.")(command)
+
+
+def emit(command: str, data: Mapping[str, Any], as_json: bool, text: str) -> None:
+    """Prints a command's answer on standard output: {"version", "command", "data"} or the text.
+
+    `command` is its name as it is typed ("data add"); an empty text prints nothing.
+    """
+    if as_json:
+        answer = {"version": ENVELOPE_VERSION, "command": command, "data": data}
+        try:
+            click.echo(json.dumps(answer, allow_nan=False))
+        except ValueError:
+            click.echo(json.dumps(_finite(answer), allow_nan=False))
+    elif text:
+        click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: they are no JSON, and other languages' readers refuse them."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
