@@ -366,6 +366,24 @@ class Chain:
         logs = await self._logs("RoundEnded", first, last, _word(task_id))
         return {log["args"]["round"]: Outcome(log["args"]["outcome"]) for log in logs}
 
+    async def collected(self, account: bytes, until: int) -> dict[int, tuple[int, int]]:
+        """What an account has withdrawn of each task: (pay, stake), wei."""
+        found: dict[int, tuple[int, int]] = {}
+        for first, last in _windows(until):
+            for log in await self._logs("Collected", first, last, None, bytes(12) + account):
+                said = log["args"]
+                pay, stake = found.get(said["taskId"], (0, 0))
+                found[said["taskId"]] = pay + said["pay"], stake + said["stake"]
+        return found
+
+    async def withdrawn(self, account: bytes, until: int) -> int:
+        """Wei that an account has withdrawn in all."""
+        found = 0
+        for first, last in _windows(until):
+            for log in await self._logs("Withdrawn", first, last, bytes(12) + account):
+                found += log["args"]["amount"]
+        return found
+
     def events_in(self, receipt: Receipt, event: str) -> list[Mapping[str, Any]]:
         """The arguments of the events of one name in a receipt."""
         described = self._contract.get_event_by_name(event)()

@@ -12,7 +12,9 @@ from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.policy import policy
+from omnilytics.daemon.commands.status import status, stop
 from omnilytics.daemon.commands.tasks import tasks
+from omnilytics.daemon.commands.ui import ui
 from omnilytics.peers.errors import OmniLyticsError
 
 
@@ -35,7 +37,10 @@ cli.add_command(model)
 cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(policy)
+cli.add_command(status)
+cli.add_command(stop)
 cli.add_command(tasks)
+cli.add_command(ui)
 
 
 def main() -> None:

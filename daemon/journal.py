@@ -165,6 +165,10 @@ class Journal:
         """Whether a nonce was made for a task: a join is on the chain, or on its way."""
         return self._row("SELECT 1 FROM nonces WHERE task = ?", task) is not None
 
+    def joined_tasks(self) -> list[int]:
+        """The tasks that a nonce was made for, in their order."""
+        return [int(row[0]) for row in self._rows("SELECT task FROM nonces ORDER BY task")]
+
     # --- a data owner's rounds ----------------------------------------------
 
     def claim_round(self, task: int, round_number: int, ctx: bytes) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from omnilytics.daemon.log_flood import OTHERS, Flood
+from omnilytics.daemon.log_tail import LogTail
 from omnilytics.peers.errors import MessageError
 
 SCHEMA_VERSION = 1
@@ -58,7 +59,12 @@ class Logger:
         self._seq = 0
         self._clock = clock
         self._flood = Flood()
-        self._boot_id = secrets.token_hex(8)
+        self.boot_id = secrets.token_hex(8)
+        # The least level that is written to the file, and to the terminal.
+        self.file_level = "debug"
+        self.terminal_level = "info"
+        # The newest lines, for who asks this very daemon.
+        self.tail = LogTail(self.boot_id)
         # Secrets and the ways in which they could be written.
         self._secrets: dict[bytes, tuple[str, ...]] = {}
         self._kept: dict[bytes, tuple[str, ...]] = {}
@@ -107,13 +113,20 @@ class Logger:
             self._write("message.dropped", text, told.level, fields)
 
     def _write(self, event: str, msg: str, level: str, fields: dict[str, Any]) -> None:
-        self._seq += 1
+        self.tail.note(event, self._redact(msg))
+        rank = LEVELS.index(level)
+        to_file = rank >= LEVELS.index(self.file_level)
+        to_terminal = self._terminal is not None and rank >= LEVELS.index(self.terminal_level)
+        if not (to_file or to_terminal):
+            return
+        # A line that only a terminal shows is not missing in the file.
+        self._seq += to_file
         line: dict[str, Any] = {
             "v": SCHEMA_VERSION,
             "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "mono": round(time.monotonic(), 4),
             "seq": self._seq,
-            "boot_id": self._boot_id,
+            "boot_id": self.boot_id,
             "peer": self._peer,
             "role": self._role,
             "event": event,
@@ -126,10 +139,12 @@ class Logger:
                 (line if name in FIELDS else data)[name] = value
         if data:
             line["data"] = data
-        text = self._redact(json.dumps(line, default=_plain, separators=(",", ":")))
-        if self._file is not None:
-            self._file.write(text + "\n")
-        if self._terminal is not None and level != "debug":
+        if to_file:
+            text = self._redact(json.dumps(line, default=_plain, separators=(",", ":")))
+            self.tail.add(self._seq, rank, text)
+            if self._file is not None:
+                self._file.write(text + "\n")
+        if to_terminal:
             print(self._redact(_readable(line)), file=self._terminal)
 
     def _redact(self, text: str) -> str:

@@ -13,7 +13,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
@@ -165,6 +165,9 @@ class Node:
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        # For who asks the daemon: starting (until the chain answers), ready, stopping; and since when, by our clock.
+        self.state = "starting"
+        self.started_at = self.clock()
         self._bug: BaseException | None = None
         self._look_again = asyncio.Event()
         self._members_changed = True
@@ -173,12 +176,20 @@ class Node:
         # Messages that came faster than they could be read.
         self.dropped = 0
         # The newest block whose state our part has been shown.
-        self._seen_block = 0
+        self.seen_block = 0
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, part: Part) -> None:
-        """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend."""
+    def stop(self) -> None:
+        """Ends `run` in order, as a signal does."""
+        self.state = "stopping"
+        self._stop.set()
+
+    async def run(self, part: Part, alongside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend.
+
+        `alongside` runs from the first moment to the last: who answers questions about the daemon.
+        """
         loop = asyncio.get_running_loop()
         if self._surroundings.signals:
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,6 +197,8 @@ class Node:
             loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
         background: list[asyncio.Task[Any]] = []
         reason = "error"
+        if alongside is not None:
+            self._in_background(alongside())
         try:
             stopping = asyncio.create_task(self._stop.wait())
             connecting = asyncio.create_task(self._connect())
@@ -204,6 +217,7 @@ class Node:
                     self._heartbeat(),
                 )
             ]
+            self.state = "ready"
             self.log("daemon.ready", "ready")
             playing = asyncio.create_task(self._play(part))
             done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
@@ -221,6 +235,7 @@ class Node:
             self.log("daemon.failed", str(error), "error", code=error.code, help=error.help)
             raise
         finally:
+            self.state = "stopping"
             await end_tasks([*background, *self._work])
             await self.chain.close()
             if self._second_chain is not None:
@@ -302,13 +317,17 @@ class Node:
             self.log.summarise()
             facts = heartbeat_facts(
                 self.heads,
-                self._seen_block,
+                self.seen_block,
                 self.transactions.pending_count,
                 self.broker.connected.is_set(),
-                self._surroundings.disk_free(self.settings.home),
+                self.disk_free(),
             )
             self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped, **facts)
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def disk_free(self) -> int | None:
+        """Bytes free where the journal is; None where nobody can say."""
+        return self._surroundings.disk_free(self.settings.home)
 
     # ----------------------------------------------------------------- watching
 
@@ -342,7 +361,7 @@ class Node:
                         snapshot = replace(snapshot, members=members)
                         membership = now
                     seen = head.hash
-                    self._seen_block = snapshot.state_block
+                    self.seen_block = snapshot.state_block
                     self._events.put_nowait(SnapshotSeen(snapshot))
                 pause = self.settings.poll_seconds
             except ChainError as error:
@@ -374,7 +393,10 @@ class Node:
                 outcome = error
             self._events.put_nowait(WorkDone(lambda: proceed(outcome)))
 
-        task = asyncio.create_task(run())
+        self._in_background(run())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work_ended)
 

@@ -92,6 +92,16 @@ class OwnerRoundPlayer:
         self._refused_rounds: set[bytes] = set()
 
     @property
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as last seen."""
+        return self._snapshot
+
+    @property
+    def stage(self) -> str | None:
+        """Our stage of the round at hand (peers.phases), for people."""
+        return self._round.stage.value if self._round is not None else None
+
+    @property
     def _task(self) -> int:
         assert self.task_id is not None
         return self.task_id

@@ -1,0 +1,158 @@
+"""What a daemon says of itself when it is asked, as plain data for JSON; and the same as lines for a terminal. Pure.
+
+Amounts are whole wei. Nothing here is secret: addresses, public facts of the chain, words of the log.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from omnilytics.daemon.monitor.findings import amount_in_ether
+from omnilytics.daemon.policy import Policy, meanings
+from omnilytics.daemon.training.private import PrivacyOptions
+from omnilytics.daemon.waiting import waiting_for
+from omnilytics.peers.market import MemberStatus, TaskSnapshot, TaskStatus
+
+# Troubles in which nothing is acted on, or nothing more may be sent; others only want to be known.
+_BLOCKING = ("chain.stalled", "rpc.unconfirmed", "rpc.disagreement", "safe-mode")
+_LEAST_DISK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How a daemon stands to the world: its state (starting, ready, stopping), broker, troubles that stand, disk."""
+
+    state: str
+    broker_connected: bool
+    standing: Mapping[str, str] = field(default_factory=dict)
+    last_rpc_error: str | None = None
+    disk_free: int | None = None
+
+
+def health(around: Surroundings) -> dict[str, Any]:
+    """Whether the daemon can do its work now, and if not, why not: reasons in words; warnings do not stop it."""
+    reasons = []
+    if around.state == "starting":
+        why = f": {around.last_rpc_error}" if around.last_rpc_error else ""
+        reasons.append(f"the chain does not answer yet{why}")
+    elif not around.broker_connected:
+        reasons.append("the broker is not connected")
+    if around.state == "stopping":
+        reasons.append("the daemon is stopping")
+    reasons += [around.standing[event] for event in _BLOCKING if event in around.standing]
+    warnings = [text for event, text in around.standing.items() if event not in _BLOCKING]
+    if around.disk_free is not None and around.disk_free < _LEAST_DISK_BYTES:
+        warnings.append(f"only {around.disk_free // 2**20} MB free where the journal is")
+    return {"live": True, "ready": not reasons, "reasons": reasons, "warnings": warnings}
+
+
+def task_report(snapshot: TaskSnapshot, me: bytes, chain_now: int, stage: str | None) -> dict[str, Any]:
+    """Where a task stands for the participant `me`, at a moment of the chain's clock (seconds).
+
+    stage is an owner's stage of the round at hand (peers.phases), None outside of a round and for a model owner.
+    """
+    state = snapshot.state
+    member = snapshot.member(me)
+    seated = member is not None and member.status is MemberStatus.SEATED
+    waiting = waiting_for(snapshot)
+    place = state.phase if state.status is TaskStatus.RUNNING else state.status
+    return {
+        "task": snapshot.task_id,
+        "model_owner": "0x" + state.model_owner.hex(),
+        "status": state.status.name.lower(),
+        "phase": place.name.lower(),
+        "round": state.round,
+        "rounds": snapshot.params.rounds,
+        "groups": state.group_count,
+        "owners": state.member_count,
+        "membership": member.status.name.lower() if member is not None else None,
+        "group": snapshot.group_of(member) if member is not None and seated else None,
+        "stage": stage,
+        "rate_wei": snapshot.params.rate,
+        "stake_wei": member.stake if member is not None else 0,
+        "block": snapshot.state_block,
+        "deadline": waiting.deadline if waiting is not None else None,
+        "left_s": max(0, waiting.deadline - chain_now) if waiting is not None else None,
+        "waiting": waiting.words(chain_now) if waiting is not None else None,
+        "waiting_for": ["0x" + account.hex() for account in waiting.late] if waiting is not None else [],
+    }
+
+
+def policy_report(policy: Policy, privacy: PrivacyOptions, tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The policy and the local noise in force, which of it is default, and what each key of the policy limits.
+
+    tables: those of config.toml. An infinite limit is None: JSON has none.
+    """
+    told = meanings()
+    said: dict[str, Any] = {}
+    for name, values in (("policy", vars(policy)), ("privacy", vars(privacy))):
+        table = tables.get(name, {})
+        said[name] = {
+            key: {
+                "value": None if value == math.inf else list(value) if isinstance(value, tuple) else value,
+                "default": key not in table,
+                "meaning": told.get(key, "") if name == "policy" else "",
+            }
+            for key, value in values.items()
+        }
+    return said
+
+
+def ether(wei: int | None) -> str:
+    """An amount for people; small ones to the wei."""
+    if wei is None:
+        return "unknown"
+    return f"{wei} wei" if abs(wei) < 10**12 else f"{amount_in_ether(wei)} ether"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for people: 42 s, 3 min, 5 h, 2 d."""
+    if seconds is None:
+        return "unknown"
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{int(seconds)} s"
+
+
+def plain(text: str) -> str:
+    """Text of a stranger for a terminal: no escape sequences, no end of lines."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def place_words(task: Mapping[str, Any]) -> str:
+    """Where a task stands, in a few words: "round 2 of 20, commit"."""
+    if task["status"] != "running":
+        return str(task["status"])
+    return f"round {task['round']} of {task['rounds']}, {task['phase']}"
+
+
+def status_lines(status: Mapping[str, Any]) -> list[str]:
+    """The status for people, a line each."""
+    healthy, chain = status["health"], status["chain"]
+    lines = [
+        f"{status['role']} {status['address']}, {status['state']} for {duration(status['uptime_s'])}, "
+        f"version {status['version']}, pid {status['pid']}",
+        "health   " + ("ready" if healthy["ready"] else "not ready: " + "; ".join(healthy["reasons"])),
+    ]
+    lines += [f"warning  {text}" for text in healthy["warnings"]]
+    if chain["head_block"] is not None:
+        lines.append(
+            f"chain    block {chain['head_block']}, {duration(chain['head_age_s'])} old, id {chain['chain_id']}"
+        )
+    lines.append("broker   " + ("connected" if status["broker"]["connected"] else "not connected"))
+    pending = status["queue"]["pending"]
+    lines.append(f"queue    {pending} transaction{'s'[: pending != 1]} under way")
+    lines.append(f"balance  {ether(status['balance_wei'])}")
+    for task in status["tasks"]:
+        mine = "" if task["group"] is None else f", our group is {task['group']}"
+        stage = f", we are {task['stage']}" if task["stage"] else ""
+        lines.append(f"task {task['task']:<4}{place_words(task)}{mine}{stage}")
+        if task["waiting"]:
+            lines.append(f"         {task['waiting']}")
+    if not status["tasks"]:
+        lines.append("task     none yet")
+    return [plain(line) for line in lines]
