@@ -114,7 +114,8 @@ class Logger:
 
     def _write(self, event: str, msg: str, level: str, fields: dict[str, Any]) -> None:
         self.tail.note(event, self._redact(msg))
-        rank = LEVELS.index(level)
+        # A level that is none is worth a look.
+        rank = LEVELS.index(level) if level in LEVELS else len(LEVELS)
         to_file = rank >= LEVELS.index(self.file_level)
         to_terminal = self._terminal is not None and rank >= LEVELS.index(self.terminal_level)
         if not (to_file or to_terminal):

@@ -57,7 +57,7 @@ class LogTail:
         self._newest = seq
 
     def read(self, cursor: str, least_rank: int, count: int) -> Reading:
-        """At most `count` lines of this level or above, oldest first: those after the cursor, or without one the newest."""
+        """Up to `count` lines of this level or above, oldest first: those after the cursor; without one, the newest."""
         boot_id, _, number = cursor.partition(":")
         known = boot_id == self._boot_id and number.isascii() and number.isdecimal()
         after = min(int(number[:18]), self._newest) if known else 0

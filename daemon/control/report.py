@@ -149,7 +149,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
     lines.append(f"balance  {ether(status['balance_wei'])}")
     for task in status["tasks"]:
         mine = "" if task["group"] is None else f", our group is {task['group']}"
-        stage = f", we are {task['stage']}" if task["stage"] else ""
+        stage = f", our stage is {task['stage']}" if task["stage"] else ""
         lines.append(f"task {task['task']:<4}{place_words(task)}{mine}{stage}")
         if task["waiting"]:
             lines.append(f"         {task['waiting']}")

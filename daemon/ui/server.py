@@ -201,7 +201,7 @@ async def serve_page(home: Path, port: int, told: Callable[[str], None], open_br
 
 @contextlib.contextmanager
 def _way_in(home: Path, address: str) -> Iterator[None]:
-    """Opens a browser by a file that only we can read: its command line, which all can read, must not hold the token."""
+    """Opens a browser by a file that only we can read: its command line, which all can, must not hold the token."""
     door = home.resolve() / f".ui-{os.getpid()}.html"
     target = escape(address, True)
     try:

@@ -65,7 +65,7 @@ def playing(task: Data) -> Data:
     elif task["membership"] is not None:
         facts.append(f"we have {task['membership']}" if task["membership"] != "out" else "we are out of it")
     if task["stage"]:
-        facts.append(f"this round we are {task['stage']}")
+        facts.append(f"our stage: {task['stage']}")
     if task["stake_wei"]:
         facts.append(f"{ether(task['stake_wei'])} at stake")
     late = task["waiting_for"]
