@@ -50,6 +50,9 @@ CREATE TABLE exposures (
     clip_norm REAL NOT NULL, delta REAL NOT NULL, epsilon REAL, PRIMARY KEY (task, round)
 );
 """,
+    """
+CREATE TABLE decisions (task INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -168,6 +171,17 @@ class Journal:
     def joined_tasks(self) -> list[int]:
         """The tasks that a nonce was made for, in their order."""
         return [int(row[0]) for row in self._rows("SELECT task FROM nonces ORDER BY task")]
+
+    # --- the owner's word on tasks --------------------------------------------
+
+    def decide(self, task: int, accepted: bool) -> None:
+        """Remembers the owner's own decision on a task; a later one takes its place. A task joined already plays on."""
+        self._write("INSERT OR REPLACE INTO decisions VALUES (?, ?)", task, int(accepted))
+
+    def decision(self, task: int) -> bool | None:
+        """Whether the owner has accepted (True) or refused (False) a task; None while it has not said."""
+        row = self._row("SELECT accepted FROM decisions WHERE task = ?", task)
+        return None if row is None else bool(row[0])
 
     # --- a data owner's rounds ----------------------------------------------
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from omnilytics.daemon.accounting import load_library
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.control.methods import DaemonControl
+from omnilytics.daemon.control.report import policy_report
+from omnilytics.daemon.control.task_list import TaskList
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
@@ -157,7 +160,11 @@ def run_owner(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner")
-        asyncio.run(node.run(part_class(node, options.task, choices)))
+        part = part_class(node, options.task, choices)
+        tasks = TaskList(node.chain, node.journal, part.finder.judge, choices.policy.ask_first)
+        policy = policy_report(choices.policy, privacy, settings.tables)
+        control = DaemonControl(node, "owner", lambda: [part], tasks, policy)
+        asyncio.run(node.run(part, control.run))
 
 
 def run_model(
@@ -197,4 +204,6 @@ def run_model(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "model")
-        asyncio.run(node.run(part_class(node, choices, options.task)))
+        part = part_class(node, choices, options.task)
+        control = DaemonControl(node, "model", lambda: [part], None, {})
+        asyncio.run(node.run(part, control.run))

@@ -27,7 +27,9 @@ _TASK = Whole(1, 2**63 - 1)
 
 
 class Player(Protocol):
-    """Who plays one task in this daemon."""
+    """Who plays one task in this daemon; without a number it looks for one."""
+
+    task_id: int | None
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
@@ -167,14 +169,13 @@ class DaemonControl:
         """The tasks that are open or ours: terms, the policy's verdict in words, the user's decision."""
         assert self._tasks is not None
         self._need_chain()
-        return await self._tasks.read([p.snapshot.task_id for p in self._players() if p.snapshot is not None])
+        return await self._tasks.read(self._taken())
 
     async def earnings(self) -> dict[str, Any]:
         """By task: paid, still to withdraw, withdrawn."""
         self._need_chain()
         node = self._node
-        playing = {player.snapshot.task_id for player in self._players() if player.snapshot is not None}
-        return await earnings_of(node.chain, node.me, sorted(playing | set(node.journal.joined_tasks())))
+        return await earnings_of(node.chain, node.me, sorted(self._taken() | set(node.journal.joined_tasks())))
 
     async def policy(self) -> dict[str, Any]:
         """The policy in force."""
@@ -184,6 +185,9 @@ class DaemonControl:
         """Lines of the log after a cursor; without one the newest."""
         found = self._node.log.tail.read(cursor, LEVELS.index(level), limit)
         return {"lines": list(found.lines), "cursor": found.cursor, "missed": found.missed}
+
+    def _taken(self) -> set[int]:
+        return {player.task_id for player in self._players() if player.task_id is not None}
 
     def _need_chain(self) -> None:
         if self._node.state == "starting":
@@ -202,7 +206,7 @@ class DaemonControl:
     async def _decide(self, task: int, accepted: bool) -> dict[str, Any]:
         assert self._tasks is not None
         self._need_chain()
-        await self._tasks.decide(task, accepted)
+        await self._tasks.decide(task, accepted, self._taken())
         word = "accepted" if accepted else "refused"
         self._node.log("task.decided", f"the user {word} task {task}", task=task, accepted=accepted)
         return {"task": task, "decision": word}

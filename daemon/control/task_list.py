@@ -42,13 +42,13 @@ class TaskList:
                 found.append(await self._describe(task, state, head.time, task in ours))
         return {"ask_first": self._ask_first, "tasks": found}
 
-    async def decide(self, task: int, accepted: bool) -> None:
-        """Keeps the user's word. Raises ParameterError for a task that is not open, or joined already."""
+    async def decide(self, task: int, accepted: bool, ours: Collection[int]) -> None:
+        """Keeps the user's word. Raises ParameterError for a task that is not open, or ours already."""
         if not 1 <= task <= await self._chain.task_count():
             raise ParameterError(f"there is no task {task}", help="list the tasks, and name one of them")
-        if self._journal.joins(task):
+        if task in ours or self._journal.joins(task):
             raise ParameterError(
-                f"task {task} is joined already: its stake is at risk, and its mates wait",
+                f"task {task} is joined already, or about to be: its mates wait",
                 help="play it to its end; a decision is for tasks that are not joined",
             )
         if (await self._chain.state(task)).status is not TaskStatus.JOINING:

@@ -134,6 +134,9 @@ class MemoryJournal:
     def joins(self, task: int) -> bool:
         return False
 
+    def decision(self, task: int) -> bool | None:
+        return None
+
     def plan_exposure(self, exposure: Exposure) -> None:
         self._exposures.setdefault((exposure.task, exposure.round), exposure)
 
