@@ -52,13 +52,13 @@ def test_a_long_path_is_in_the_runtime_folder_and_noted(deep: Path, short: Path)
 def test_without_a_runtime_folder_that_can_be_used_a_temporary_one_is_taken(
     deep: Path, short: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
-    monkeypatch.setattr(address.tempfile, "gettempdir", lambda: str(short))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(short))
     path = address.preferred_path(deep, {"XDG_RUNTIME_DIR": runtime})
     assert path.parent.parent == short and path.parent.name.startswith("omnilytics-")
 
 
 def test_no_place_at_all_is_said_with_what_to_do(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(address.tempfile, "gettempdir", lambda: str(deep))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(deep))
     with pytest.raises(ControlError, match="too long") as caught:
         address.preferred_path(deep, {})
     assert "XDG_RUNTIME_DIR" in caught.value.help

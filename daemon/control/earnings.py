@@ -21,7 +21,7 @@ async def earnings_of(chain: Chain, account: bytes, tasks: Sequence[int]) -> dic
     head = await chain.head()
     collected = await chain.collected(account, head.number)
     credits = await chain.credits(account)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for task in sorted(tasks, reverse=True)[:MOST_TASKS]:
         state, params = await chain.state(task), await chain.params(task)
         member = next((one for one in await chain.members(task) if one.account == account), None)

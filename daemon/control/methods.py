@@ -64,7 +64,7 @@ class DaemonControl:
     def methods(self) -> dict[str, Method]:
         """By name."""
         task = {"task": _TASK}
-        lines = {"cursor": Word(most=64), "limit": Whole(1, MOST_LINES), "level": Word(LEVELS)}
+        lines: dict[str, Whole | Word] = {"cursor": Word(most=64), "limit": Whole(1, MOST_LINES), "level": Word(LEVELS)}
         found = {
             "status": Method(self.status),
             "health": Method(self.health),

@@ -33,7 +33,7 @@ class TaskList:
     async def read(self, ours: Collection[int]) -> dict[str, Any]:
         """The open tasks and our own, newest first. Raises ChainError."""
         head = await self._chain.head()
-        found = []
+        found: list[dict[str, Any]] = []
         for task in range(await self._chain.task_count(), 0, -1):
             if len(found) >= MOST_TASKS and task not in ours:
                 continue

@@ -98,8 +98,10 @@ function draw(view) {
     }
     if (view.earnings.left_out) parts.push(["p", { class: "quiet" }, `${view.earnings.left_out} older tasks are left out.`]);
   }
-  parts.push(["h2", {}, "Policy"], ["details", {}, ["summary", {}, "what this daemon joins"],
-    table("policy", ["key", "value", "", "limits"], view.policy, [0, 1, 2, 3])]);
+  if (view.policy) {
+    parts.push(["h2", {}, "Policy"], ["details", {}, ["summary", {}, "what this daemon joins"],
+      table("policy", ["key", "value", "", "limits"], view.policy, [0, 1, 2, 3])]);
+  }
   morph(document.getElementById("view"), parts);
 }
 

@@ -27,7 +27,7 @@ def page_view(status: Data, tasks: Data | None, earnings: Data | None, policy: D
         "playing": [playing(task) for task in status["tasks"]],
         "tasks": offered(tasks) if tasks is not None else None,
         "earnings": earned(earnings) if earnings is not None else None,
-        "policy": policy_rows(policy),
+        "policy": policy_rows(policy) if policy else None,
     }
 
 
