@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import tempfile
@@ -53,7 +54,7 @@ class Tab:
     async def until(self, expression: str) -> Any:
         """Waits until an expression is true in the page; its value."""
         async with asyncio.timeout(SECONDS):
-            while not (value := await self.evaluate(expression)):
+            while not (value := await self.evaluate(expression)):  # noqa: ASYNC110 (a page rings no bell)
                 await asyncio.sleep(0.05)
         return value
 
@@ -70,6 +71,11 @@ class Tab:
     async def text(self, selector: str = "body") -> str:
         """What a reader sees of an element."""
         return str(await self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    async def picture(self, path: Path) -> None:
+        """Writes a PNG of the whole page."""
+        told = await self.order("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        path.write_bytes(base64.b64decode(told["data"]))
 
     async def size(self, width: int, height: int, dark: bool = False) -> None:
         """A window of so many CSS pixels, as narrow as one likes."""

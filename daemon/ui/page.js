@@ -206,4 +206,6 @@ async function live() {
   setTimeout(live, PAUSE_MS);
 }
 
+// The address pasted into a page that is open already changes nothing but its fragment.
+window.addEventListener("hashchange", () => enter().catch(unreachable));
 enter().catch(unreachable).then(live);
