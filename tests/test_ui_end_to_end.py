@@ -22,6 +22,7 @@ from scripts import broker_process, chain_process
 from scripts.browser import find_browser
 from tests.chromium import Tab, open_tab
 from tests.local_market import PARAMS, LocalMarket, open_market
+from tests.test_cli import run_here
 
 BROWSER = find_browser()
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt install chromium)")
@@ -44,9 +45,7 @@ class Scene:
 
     async def run(self, *arguments: object) -> tuple[int, str, str]:
         """One command, beside the daemon."""
-        told = [*PROGRAM, *map(str, arguments), "--home", str(self.home)]
-        done = await asyncio.to_thread(subprocess.run, told, capture_output=True, text=True, timeout=PATIENCE)
-        return done.returncode, done.stdout, done.stderr
+        return await asyncio.to_thread(run_here, *arguments, "--home", self.home)
 
     async def joined(self, task: int) -> bool:
         return any(member.account == self.owner for member in await self.market.chain.members(task))

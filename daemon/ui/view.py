@@ -47,7 +47,7 @@ def tiles(status: Data) -> list[list[str]]:
     """Value and label."""
     chain, pending = status["chain"], status["queue"]["pending"]
     head = "no block yet" if chain["head_block"] is None else f"block {chain['head_block']}"
-    age = "" if chain["head_age_s"] is None else f", {duration(chain['head_age_s'])} old"
+    age = "" if chain["head_age_s"] is None else f", seen {duration(chain['head_age_s'])} ago"
     return [
         [ether(status["balance_wei"]), "balance"],
         [head, f"chain {chain['chain_id'] or 'not reached'}{age}"],
