@@ -69,10 +69,10 @@ class Page:
     @contextlib.asynccontextmanager
     async def serve(self, port: int) -> AsyncIterator[Page]:
         """Serves until the block is left. Raises PortError where the port cannot be had. Port 0 is any that is free."""
-        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False)
+        runner = web.AppRunner(self.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            site = web.TCPSite(runner, HOST, port, shutdown_timeout=1.0)
+            site = web.TCPSite(runner, HOST, port)
             try:
                 await site.start()
             except OSError as error:
