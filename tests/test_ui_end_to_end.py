@@ -31,7 +31,7 @@ PATIENCE = 60.0
 # Where a picture of the page goes, for the documents: OMNILYTICS_UI_PICTURE=docs/images/ui.png scripts/test ...
 PICTURE = os.environ.get("OMNILYTICS_UI_PICTURE")
 # A name that a stranger could give to a class of labels.
-HOSTILE = "<img src=x onerror=document.title='taken'>"
+HOSTILE = "2" if PICTURE else "<img src=x onerror=document.title='taken'>"
 
 
 @dataclass
