@@ -21,7 +21,7 @@ from omnilytics.daemon.protection.sides import Learned, ModelSide
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.waiting import waiting_for
+from omnilytics.daemon.waiting import awaited, place_name
 from omnilytics.peers import model_round
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import base_context, blake2b_keyed, keccak, model_commitment
@@ -121,24 +121,20 @@ class ModelRoundPlayer:
         if snapshot is None or snapshot.state.over:
             return
         state = snapshot.state
-        waiting = waiting_for(snapshot)
-        # For ourselves, or for a block, nobody needs to be told that we wait.
-        if waiting is None or state.status is TaskStatus.DRAWING:
-            return
-        if state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
-            return
+        what, late = awaited(snapshot, self._node.me)
         now = self._node.clock()
-        if self._last_waiting[0] == waiting.what and now - self._last_waiting[1] < _WAITING_SECONDS:
+        if not what or (self._last_waiting[0] == what and now - self._last_waiting[1] < _WAITING_SECONDS):
             return
-        self._last_waiting = waiting.what, now
+        self._last_waiting = what, now
+        left = max(0, state.phase_end - snapshot.time)
         self._node.log(
             "waiting",
-            waiting.words(snapshot.time),
+            f"waiting: {what}, {left} s left",
             task=self._task,
             round=state.round,
-            phase=(state.phase if state.status is TaskStatus.RUNNING else state.status).name.lower(),
-            waiting_for=[show(address) for address in waiting.late],
-            deadline=waiting.deadline,
+            phase=place_name(snapshot),
+            waiting_for=[show(address) for address in late],
+            deadline=state.phase_end,
         )
 
     async def _open(self, snapshot: TaskSnapshot, round_number: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 from omnilytics.daemon.monitor.findings import amount_in_ether
 from omnilytics.daemon.policy import Policy, meanings
 from omnilytics.daemon.training.private import PrivacyOptions
-from omnilytics.daemon.waiting import waiting_for
-from omnilytics.peers.market import MemberStatus, TaskSnapshot, TaskStatus
+from omnilytics.daemon.waiting import awaited, place_name
+from omnilytics.peers.market import MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
 
 # Troubles in which nothing is acted on, or nothing more may be sent; others only want to be known.
 _BLOCKING = ("chain.stalled", "rpc.unconfirmed", "rpc.disagreement", "safe-mode")
@@ -49,6 +49,20 @@ def health(around: Surroundings) -> dict[str, Any]:
     return {"live": True, "ready": not reasons, "reasons": reasons, "warnings": warnings}
 
 
+def waiting_for(snapshot: TaskSnapshot) -> tuple[str, list[bytes]]:
+    """What a task waits for, in words ("" when it is over), and who is late; with the members of its very block.
+
+    Besides what everybody is told: between rounds for the model owner, and for the block that draws the groups.
+    """
+    state = snapshot.state
+    what, late = awaited(snapshot, state.model_owner)
+    if state.status is TaskStatus.DRAWING:
+        what = "the groups are drawn"
+    elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.IDLE:
+        what, late = f"the model owner opens round {state.round + 1} of {snapshot.params.rounds}", [state.model_owner]
+    return what, late
+
+
 def task_report(snapshot: TaskSnapshot, me: bytes, chain_now: int, stage: str | None) -> dict[str, Any]:
     """Where a task stands for the participant `me`, at a moment of the chain's clock (seconds).
 
@@ -57,13 +71,13 @@ def task_report(snapshot: TaskSnapshot, me: bytes, chain_now: int, stage: str | 
     state = snapshot.state
     member = snapshot.member(me)
     seated = member is not None and member.status is MemberStatus.SEATED
-    waiting = waiting_for(snapshot)
-    place = state.phase if state.status is TaskStatus.RUNNING else state.status
+    what, late = waiting_for(snapshot)
+    left = max(0, state.phase_end - chain_now)
     return {
         "task": snapshot.task_id,
         "model_owner": "0x" + state.model_owner.hex(),
         "status": state.status.name.lower(),
-        "phase": place.name.lower(),
+        "phase": place_name(snapshot),
         "round": state.round,
         "rounds": snapshot.params.rounds,
         "groups": state.group_count,
@@ -74,10 +88,10 @@ def task_report(snapshot: TaskSnapshot, me: bytes, chain_now: int, stage: str | 
         "rate_wei": snapshot.params.rate,
         "stake_wei": member.stake if member is not None else 0,
         "block": snapshot.state_block,
-        "deadline": waiting.deadline if waiting is not None else None,
-        "left_s": max(0, waiting.deadline - chain_now) if waiting is not None else None,
-        "waiting": waiting.words(chain_now) if waiting is not None else None,
-        "waiting_for": ["0x" + account.hex() for account in waiting.late] if waiting is not None else [],
+        "deadline": state.phase_end if what else None,
+        "left_s": left if what else None,
+        "waiting": f"waiting: {what}, {left} s left" if what else None,
+        "waiting_for": ["0x" + account.hex() for account in late],
     }
 
 
