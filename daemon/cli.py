@@ -13,6 +13,7 @@ from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.policy import policy
 from omnilytics.daemon.commands.tasks import tasks
+from omnilytics.daemon.signals import pass_over_endings
 from omnilytics.peers.errors import OmniLyticsError
 
 
@@ -39,8 +40,16 @@ cli.add_command(tasks)
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """The command with the arguments of this process."""
     main_with(cli)
+
+
+def program() -> None:
+    """The entry point of the installed command: a process of its own, whose exit code no late signal changes."""
+    try:
+        main()
+    finally:
+        pass_over_endings()
 
 
 def main_with(command: click.Command) -> None:
@@ -68,4 +77,4 @@ def main_with(command: click.Command) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

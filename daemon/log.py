@@ -17,7 +17,7 @@ import json
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +67,7 @@ class Logger:
         self._path = path
         self._size = 0
         self._level = "debug"
-        self._listeners: list[Listener] = []
+        self._listeners: dict[str, list[Listener]] = {}
         # Set before anything is logged; see rotate.
         self.rotation = Rotation()
         self._file: TextIO | None = None
@@ -110,9 +110,10 @@ class Logger:
         """Says less (steps above 0) or more, as far as that goes: what signals ask for."""
         self.set_level(LEVELS[min(max(LEVELS.index(self._level) + steps, 0), len(LEVELS) - 1)])
 
-    def subscribe(self, listener: Listener) -> None:
-        """Calls a listener with the event and the line, redacted, of all that is logged, whatever its level."""
-        self._listeners.append(listener)
+    def subscribe(self, events: Iterable[str], listener: Listener) -> None:
+        """Calls a listener with the event and the redacted line of each of these events, whatever their level."""
+        for event in events:
+            self._listeners.setdefault(event, []).append(listener)
 
     def _rotate(self) -> None:
         """Puts the file aside under a new name. Where that cannot be done, it goes on as it was, and is tried again
@@ -172,7 +173,8 @@ class Logger:
 
     def _write(self, event: str, msg: str, level: str, fields: dict[str, Any]) -> None:
         written = level not in LEVELS or LEVELS.index(level) >= LEVELS.index(self._level)
-        if not written and not self._listeners:
+        listeners = self._listeners.get(event, ())
+        if not written and not listeners:
             return
         self._seq += written
         line: dict[str, Any] = {
@@ -194,10 +196,8 @@ class Logger:
         if data:
             line["data"] = data
         text = self._redact(json.dumps(line, default=_plain, separators=(",", ":")))
-        if self._listeners:
-            shown = json.loads(text)
-            for listener in self._listeners:
-                listener(event, shown)
+        for listener in listeners:
+            listener(event, json.loads(text))
         if not written:
             return
         if self._file is not None:

@@ -25,9 +25,11 @@ from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.log import Logger, show, terminal_if
+from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
 from omnilytics.daemon.market_log import heartbeat_facts
+from omnilytics.daemon.signals import ENDING, told_to
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
+from omnilytics.daemon.upkeep import Upkeep
 from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
 from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
 from omnilytics.peers.owner_round import Pace
@@ -136,6 +138,8 @@ class Node:
         self.entropy = surroundings.entropy
         self.log = surroundings.log(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
         self.log.protect(*keys.secrets(), keep=True)
+        self.log.rotation = Rotation(settings.log_megabytes << 20, settings.log_files)
+        self.log.set_level(settings.log_level)
         self.journal = surroundings.journal(settings.journal_path)
         self.chain = surroundings.chain(settings.chain, settings.market_address)
         self.transactions = TransactionQueue(
@@ -160,6 +164,18 @@ class Node:
             self.clock,
             surroundings.wall,
         )
+        self.upkeep = Upkeep(
+            settings,
+            self.me,
+            self.chain,
+            self.transactions,
+            self.heads,
+            self.log,
+            self.clock,
+            lambda: hasattr(self, "broker") and self.broker.connected.is_set(),
+            lambda: surroundings.disk_free(settings.home),
+            os.environ if surroundings.signals else {},
+        )
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
         self.broker: Broker
         self._events: asyncio.Queue[Event] = asyncio.Queue()
@@ -179,32 +195,38 @@ class Node:
 
     async def run(self, part: Part) -> None:
         """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend."""
-        loop = asyncio.get_running_loop()
+        actions: dict[signal.Signals, Callable[[], None]] = {}
         if self._surroundings.signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
+            actions = dict.fromkeys(ENDING, self._stop.set) | {
+                signal.SIGHUP: self.log.reopen,
+                signal.SIGUSR1: lambda: self.log.step_level(-1),
+                signal.SIGUSR2: lambda: self.log.step_level(1),
+            }
+        with told_to(asyncio.get_running_loop(), actions):
+            await self._run(part)
+
+    async def _run(self, part: Part) -> None:
         background: list[asyncio.Task[Any]] = []
         reason = "error"
         try:
             stopping = asyncio.create_task(self._stop.wait())
             connecting = asyncio.create_task(self._connect())
-            background = [stopping, connecting]
+            looking_after = asyncio.create_task(self.upkeep.run())
+            background = [stopping, connecting, looking_after]
             await asyncio.wait({stopping, connecting}, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 reason = "signal"
                 return
             await connecting
             background = [
-                asyncio.create_task(coroutine)
-                for coroutine in (
-                    self.broker.run(),
-                    self.transactions.run(),
-                    self._tick(),
-                    self._heartbeat(),
-                )
+                looking_after,
+                asyncio.create_task(self.broker.run()),
+                asyncio.create_task(self.transactions.run()),
+                asyncio.create_task(self._tick()),
+                asyncio.create_task(self._heartbeat()),
             ]
             self.log("daemon.ready", "ready")
+            self.upkeep.ready()
             playing = asyncio.create_task(self._play(part))
             done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -221,6 +243,7 @@ class Node:
             self.log("daemon.failed", str(error), "error", code=error.code, help=error.help)
             raise
         finally:
+            self.upkeep.stopping()
             await end_tasks([*background, *self._work])
             await self.chain.close()
             if self._second_chain is not None:
@@ -280,7 +303,8 @@ class Node:
             while len(self.online) > MAX_PRESENCES:
                 del self.online[next(iter(self.online))]
         try:
-            await part.handle(event)
+            with self.upkeep.step():
+                await part.handle(event)
         except ChainError as error:
             # Duties are looked at again with the next block; nothing is lost but time.
             self.log("rpc.error", str(error), "warning", code=error.code)
@@ -307,7 +331,14 @@ class Node:
                 self.broker.connected.is_set(),
                 self._surroundings.disk_free(self.settings.home),
             )
-            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped, **facts)
+            self.log(
+                "heartbeat",
+                "alive",
+                dropped_topics=self.broker.dropped,
+                dropped_in_flood=self.dropped,
+                balance_wei=self.upkeep.balance,
+                **facts,
+            )
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
     # ----------------------------------------------------------------- watching

@@ -41,6 +41,12 @@ MAX_BACKOFF_SECONDS = 30.0
 HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
 
 
+class FeeTooHigh(ChainError):
+    """A gas costs more than the cap allows. The order waits until it does not."""
+
+    code = "chain.fee"
+
+
 @dataclass(frozen=True)
 class FeePolicy:
     """What we are ready to pay, wei a gas, and when a transaction that does not get mined is paid better."""
@@ -86,6 +92,7 @@ class TransactionQueue:
         self._not_before: dict[str, float] = {}
         self._nonce: int | None = None
         self._resent = asyncio.Event()
+        self._waits_for_fee = False
 
     async def settled(self) -> None:
         """Returns when what an earlier life of the daemon had sent is mined, or can never be."""
@@ -187,6 +194,14 @@ class TransactionQueue:
                 return await self._send(order)
             except ContractRefused:
                 raise
+            except FeeTooHigh as error:
+                # Said once: it may take hours.
+                if not self._waits_for_fee:
+                    self._waits_for_fee = True
+                    text = f"{error}; {order.function} waits"
+                    self._log("fee.high", text, "warning", code=error.code, help=error.help, function=order.function)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
             except ChainError as error:
                 # The RPC is in trouble, not the order: wait, look at the nonce again, try again.
                 self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
@@ -212,10 +227,13 @@ class TransactionQueue:
         tip = min(self._fees.tip, self._fees.price_cap)
         max_fee = min(2 * head.base_fee + tip, self._fees.price_cap)
         if max_fee < head.base_fee:
-            raise ChainError(
+            raise FeeTooHigh(
                 f"the base fee of {head.base_fee} wei is above the configured cap of {self._fees.price_cap} wei",
-                help="waiting for a lower fee; or raise --gas-price-cap",
+                help="waiting for a lower fee; or raise gas_price_cap in config.toml (--gas-price-cap)",
             )
+        if self._waits_for_fee:
+            self._waits_for_fee = False
+            self._log("fee.high.over", f"the base fee of {head.base_fee} wei is within the cap again")
         if balance < order.value + gas * max_fee:
             raise FundsError(
                 f"account {keys.account.address} has {balance} wei; {order.function} needs up to "

@@ -66,7 +66,7 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 async def eventually_async(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
     async with asyncio.timeout(PATIENCE):
-        while await ask() != wanted:
+        while await ask() != wanted:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 
 
@@ -212,13 +212,17 @@ async def test_no_more_than_the_cap_is_paid_and_a_lower_fee_is_waited_for(market
     await market.anvil.mine()
     async with running(market, market.owners[0], tmp_path, FeePolicy(price_cap=10**9, tip=2 * 10**9)) as daemon:
         poke = daemon.queue.submit("poke", "poke", 1)
-        (record,) = await daemon.until("rpc.error")
-        assert "above the configured cap of 1000000000 wei" in record["msg"]
+        (record,) = await daemon.until("fee.high")
+        assert "above the configured cap of 1000000000 wei; poke waits" in record["msg"]
+        assert "gas_price_cap" in record["data"]["help"]
         assert await count_of(market, market.owners[0]) == 0
         await market.anvil.call("anvil_setNextBlockBaseFeePerGas", hex(10**6))
         await market.anvil.mine()
         receipt = await asyncio.wait_for(poke, PATIENCE)
         assert receipt.gas_price <= 10**9
+        # Said once when it begins and once when it ends, however long it takes.
+        assert len(daemon.records("fee.high")) == len(daemon.records("fee.high.over")) == 1
+        assert daemon.records("rpc.error") == []
         sent = await transaction(market, daemon.records("tx.mined")[0]["tx"])
         assert int(sent["maxFeePerGas"], 16) <= 10**9
         assert int(sent["maxPriorityFeePerGas"], 16) <= int(sent["maxFeePerGas"], 16)
