@@ -6,6 +6,9 @@ RPC becomes a ChainError that says what to do, and the callers try again.
 
 from __future__ import annotations
 
+import omnilytics.daemon.lean_imports  # noqa: F401  (before eth_account, which web3 imports too)
+
+# isort: split
 import asyncio
 import contextlib
 import json

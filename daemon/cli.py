@@ -6,12 +6,14 @@ import sys
 
 import click
 
+from omnilytics.daemon.commands.background import restart, start, stop
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.policy import policy
+from omnilytics.daemon.commands.service import service
 from omnilytics.daemon.commands.tasks import tasks
 from omnilytics.daemon.signals import pass_over_endings
 from omnilytics.peers.errors import OmniLyticsError
@@ -36,6 +38,10 @@ cli.add_command(model)
 cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(policy)
+cli.add_command(restart)
+cli.add_command(service)
+cli.add_command(start)
+cli.add_command(stop)
 cli.add_command(tasks)
 
 

@@ -117,10 +117,12 @@ def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_su
     return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
-def _node(settings: Settings, password_file: Path, role: str) -> Node:
+def _node(settings: Settings, password_file: Path, role: str, payout: bytes | None = None) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
     _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
-    return Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    node = Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    announce_payout(node, payout or node.me)
+    return node
 
 
 def _payout(settings: Settings, withdraw_to: str | None) -> bytes | None:
@@ -173,8 +175,7 @@ def run_owner(
         withdraw_to=payout,
     )
     with lock_home(settings.home):
-        node = _node(settings, password_file, "owner")
-        announce_payout(node, payout or node.me)
+        node = _node(settings, password_file, "owner", payout)
         asyncio.run(node.run(part_class(node, options.task, choices)))
 
 
