@@ -7,7 +7,6 @@ as the datagram that systemd would get (service_manager.py): nothing sleeps, not
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import select
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omnilytics.daemon.home_lock import holder, holds
 from omnilytics.peers.errors import ConfigurationError, LockError, OmniLyticsError
 
 # -P: a file in the folder where somebody happens to be must not be imported in place of ours.
@@ -79,58 +79,6 @@ def remembered(home: Path) -> Start:
             f"{path} is of version {version}; this program knows {START_VERSION}", help="upgrade the program"
         )
     return Start(Path(folder), tuple(arguments))
-
-
-# ------------------------------------------------------------------------- the lock
-
-
-def holder(home: Path) -> int | None:
-    """The pid of the daemon that runs in a folder, None where none does. Raises LockError where it is not told."""
-    path = home / "lock"
-    deadline = time.monotonic() + 2.0
-    while True:
-        try:
-            file = path.open("r", encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                text = file.read(32).strip()
-            else:
-                return None
-        if text.isdecimal():
-            return int(text)
-        # It has the lock and is about to write its pid, or somebody else looked at the lock just now.
-        if time.monotonic() > deadline:
-            raise LockError(f"data directory {home} is in use by a process that does not tell its pid")
-        time.sleep(_POLL_SECONDS)
-
-
-def holds(pid: int, home: Path) -> bool:
-    """Whether that process of this machine has the folder's lock open: a pid may be another container's.
-
-    Where nobody can say (no /proc), it is believed. Raises LockError where we may not look.
-    """
-    folder = Path(f"/proc/{pid}/fd")
-    if not Path("/proc/self/fd").is_dir():
-        return True
-    try:
-        wanted = (home / "lock").stat()
-        for entry in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                status = entry.stat()
-                if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
-                    return True
-    except FileNotFoundError:
-        return False
-    except PermissionError as error:
-        raise LockError(
-            f"data directory {home} is in use by pid {pid}, a process of another user",
-            help="stop it as that user, or where it was started",
-        ) from error
-    return False
 
 
 def stop(home: Path, seconds: float, kill: bool = False) -> int | None:
@@ -238,12 +186,13 @@ def _listen(
         # An end sends no datagram: so not longer than this at a time.
         if not select.select([ear], [], [], min(left, _POLL_SECONDS))[0]:
             continue
-        for line in ear.recv(65_536).decode(errors="replace").split("\n"):
+        lines = ear.recv(65_536).decode(errors="replace").split("\n")
+        for line in lines:
             if line.startswith("STATUS=") and line != f"STATUS={status}":
                 status = line.removeprefix("STATUS=")
                 say(status)
-            if line == "READY=1":
-                return True, status
+        if "READY=1" in lines:
+            return True, status
     return False, status
 
 

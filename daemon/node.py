@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -23,6 +22,7 @@ from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
+from omnilytics.daemon.home_lock import lock_home as lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
@@ -30,7 +30,7 @@ from omnilytics.daemon.market_log import heartbeat_facts
 from omnilytics.daemon.signals import ENDING, told_to
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
 from omnilytics.daemon.upkeep import Upkeep
-from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
+from omnilytics.peers.errors import ChainError, ChainMismatchError, OmniLyticsError
 from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
 from omnilytics.peers.owner_round import Pace
 
@@ -417,25 +417,3 @@ class Node:
             self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
             self._bug = error
             self._stop.set()
-
-
-@contextlib.contextmanager
-def lock_home(home: Path) -> Any:
-    """Holds the data folder for this process. Raises LockError naming the holder."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / "lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LockError(
-                f"data directory {home} in use by pid {holder}",
-                help="stop that process, or use another --home",
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
