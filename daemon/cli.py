@@ -6,15 +6,18 @@ import sys
 
 import click
 
+from omnilytics.daemon.commands.background import restart, start, stop
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
 from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.policy import policy
-from omnilytics.daemon.commands.status import status, stop
+from omnilytics.daemon.commands.service import service
+from omnilytics.daemon.commands.status import status
 from omnilytics.daemon.commands.tasks import tasks
 from omnilytics.daemon.commands.ui import ui
+from omnilytics.daemon.signals import pass_over_endings
 from omnilytics.peers.errors import OmniLyticsError
 
 
@@ -37,6 +40,9 @@ cli.add_command(model)
 cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(policy)
+cli.add_command(restart)
+cli.add_command(service)
+cli.add_command(start)
 cli.add_command(status)
 cli.add_command(stop)
 cli.add_command(tasks)
@@ -44,8 +50,16 @@ cli.add_command(ui)
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """The command with the arguments of this process."""
     main_with(cli)
+
+
+def program() -> None:
+    """The entry point of the installed command: a process of its own, whose exit code no late signal changes."""
+    try:
+        main()
+    finally:
+        pass_over_endings()
 
 
 def main_with(command: click.Command) -> None:
@@ -73,4 +87,4 @@ def main_with(command: click.Command) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from omnilytics.peers.errors import ConfigurationError
+from omnilytics.peers.errors import ConfigurationError, ParameterError
 
 # Bounds what a file of nothing but dots or brackets can cost.
 _MOST_BYTES = 16_384
@@ -20,6 +20,8 @@ _TABLES = ("policy", "privacy")
 
 # What a key takes, by the type of its default.
 _KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
+# Settings that are one of a few words.
+_CHOICES = {"log_level": ("debug", "info", "warning", "error"), "notify": ("auto", "on", "off")}
 
 _Table = TypeVar("_Table")
 
@@ -47,8 +49,38 @@ class Settings:
     stall_seconds: float = 60.0
     skew_seconds: float = 60.0
     verbose: bool = False
+    # Where earnings go, 0x and 40 hex digits; empty: to the daemon's own account.
+    payout_address: str = ""
+    # The log is put aside when it has so many megabytes (0: never), and so many old ones are kept.
+    log_megabytes: int = 64
+    log_files: int = 5
+    # The lowest level that is written: debug, info, warning, error. The monitor's finer panels need debug.
+    log_level: str = "debug"
+    # Notifications on the desktop: "auto" where there is one, "on", "off".
+    notify: str = "auto"
     # Those tables of the file that it has, as they stand there; see `table`.
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise ConfigurationError(
+                    f"option '{name}' is '{getattr(self, name)}'", help=f"it is one of {', '.join(words)}"
+                )
+        if self.log_files < 1:
+            raise ConfigurationError("option 'log_files' is 0", help="keep at least 1, or set log_megabytes = 0")
+
+    @property
+    def payout(self) -> bytes | None:
+        """20 bytes, None for the daemon's own account. Raises ConfigurationError."""
+        from omnilytics.peers.addresses import parse_address
+
+        if not self.payout_address:
+            return None
+        try:
+            return parse_address(self.payout_address)
+        except ParameterError as error:
+            raise ConfigurationError(f"payout_address: {error.message}", help=error.help) from error
 
     def table(self, name: str) -> Mapping[str, Any]:
         """One table of the file, empty where it is missing; whoever reads it checks it."""

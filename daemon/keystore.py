@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import omnilytics.daemon.lean_imports  # noqa: F401  (before eth_account, which web3 imports too)
+
+# isort: split
 import json
 import os
 from dataclasses import dataclass, field

@@ -13,8 +13,6 @@ from typing import Any
 
 KEPT_LINES = 1000
 MAX_LINE_LETTERS = 4096
-#: Troubles that stand from the line that says them until the line "....over", or for the whole life of the daemon.
-STANDING = ("chain.stalled", "clock.skew", "rpc.unconfirmed", "rpc.disagreement", "safe-mode", "stake.short")
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,6 @@ class LogTail:
         self._boot_id = boot_id
         self._lines: deque[tuple[int, int, str]] = deque(maxlen=kept)
         self._newest = 0
-        # Troubles that stand: event to words.
-        self.standing: dict[str, str] = {}
-        self.last_rpc_error: str | None = None
-
-    def note(self, event: str, msg: str) -> None:
-        """Every line, whether it is written or not: keeps what stands."""
-        if event == "rpc.error":
-            self.last_rpc_error = msg
-        elif event in STANDING:
-            self.standing[event] = msg
-        elif event.endswith(".over"):
-            self.standing.pop(event.removesuffix(".over"), None)
 
     def add(self, seq: int, rank: int, text: str) -> None:
         """A line that was written: its number, its level's rank, and its JSON. One that is too long loses its data."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -23,12 +22,15 @@ from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
+from omnilytics.daemon.home_lock import lock_home as lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.log import Logger, show, terminal_if
+from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
 from omnilytics.daemon.market_log import heartbeat_facts
+from omnilytics.daemon.signals import ENDING, told_to
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
-from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
+from omnilytics.daemon.upkeep import Upkeep
+from omnilytics.peers.errors import ChainError, ChainMismatchError, OmniLyticsError
 from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
 from omnilytics.peers.owner_round import Pace
 
@@ -136,6 +138,8 @@ class Node:
         self.entropy = surroundings.entropy
         self.log = surroundings.log(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
         self.log.protect(*keys.secrets(), keep=True)
+        self.log.rotation = Rotation(settings.log_megabytes << 20, settings.log_files)
+        self.log.set_level(settings.log_level)
         self.journal = surroundings.journal(settings.journal_path)
         self.chain = surroundings.chain(settings.chain, settings.market_address)
         self.transactions = TransactionQueue(
@@ -159,6 +163,18 @@ class Node:
             self.log,
             self.clock,
             surroundings.wall,
+        )
+        self.upkeep = Upkeep(
+            settings,
+            self.me,
+            self.chain,
+            self.transactions,
+            self.heads,
+            self.log,
+            self.clock,
+            lambda: hasattr(self, "broker") and self.broker.connected.is_set(),
+            lambda: surroundings.disk_free(settings.home),
+            os.environ if surroundings.signals else {},
         )
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
         self.broker: Broker
@@ -190,11 +206,17 @@ class Node:
 
         `alongside` runs from the first moment to the last: who answers questions about the daemon.
         """
-        loop = asyncio.get_running_loop()
+        actions: dict[signal.Signals, Callable[[], None]] = {}
         if self._surroundings.signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
+            actions = dict.fromkeys(ENDING, self._stop.set) | {
+                signal.SIGHUP: self.log.reopen,
+                signal.SIGUSR1: lambda: self.log.step_level(-1),
+                signal.SIGUSR2: lambda: self.log.step_level(1),
+            }
+        with told_to(asyncio.get_running_loop(), actions):
+            await self._run(part, alongside)
+
+    async def _run(self, part: Part, alongside: Callable[[], Coroutine[Any, Any, None]] | None) -> None:
         background: list[asyncio.Task[Any]] = []
         reason = "error"
         if alongside is not None:
@@ -202,23 +224,23 @@ class Node:
         try:
             stopping = asyncio.create_task(self._stop.wait())
             connecting = asyncio.create_task(self._connect())
-            background = [stopping, connecting]
+            looking_after = asyncio.create_task(self.upkeep.run())
+            background = [stopping, connecting, looking_after]
             await asyncio.wait({stopping, connecting}, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 reason = "signal"
                 return
             await connecting
             background = [
-                asyncio.create_task(coroutine)
-                for coroutine in (
-                    self.broker.run(),
-                    self.transactions.run(),
-                    self._tick(),
-                    self._heartbeat(),
-                )
+                looking_after,
+                asyncio.create_task(self.broker.run()),
+                asyncio.create_task(self.transactions.run()),
+                asyncio.create_task(self._tick()),
+                asyncio.create_task(self._heartbeat()),
             ]
             self.state = "ready"
             self.log("daemon.ready", "ready")
+            self.upkeep.ready()
             playing = asyncio.create_task(self._play(part))
             done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -236,6 +258,7 @@ class Node:
             raise
         finally:
             self.state = "stopping"
+            self.upkeep.stopping()
             await end_tasks([*background, *self._work])
             await self.chain.close()
             if self._second_chain is not None:
@@ -295,7 +318,8 @@ class Node:
             while len(self.online) > MAX_PRESENCES:
                 del self.online[next(iter(self.online))]
         try:
-            await part.handle(event)
+            with self.upkeep.step():
+                await part.handle(event)
         except ChainError as error:
             # Duties are looked at again with the next block; nothing is lost but time.
             self.log("rpc.error", str(error), "warning", code=error.code)
@@ -320,14 +344,17 @@ class Node:
                 self.seen_block,
                 self.transactions.pending_count,
                 self.broker.connected.is_set(),
-                self.disk_free(),
+                self._surroundings.disk_free(self.settings.home),
             )
-            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped, **facts)
+            self.log(
+                "heartbeat",
+                "alive",
+                dropped_topics=self.broker.dropped,
+                dropped_in_flood=self.dropped,
+                balance_wei=self.upkeep.balance,
+                **facts,
+            )
             await asyncio.sleep(HEARTBEAT_SECONDS)
-
-    def disk_free(self) -> int | None:
-        """Bytes free where the journal is; None where nobody can say."""
-        return self._surroundings.disk_free(self.settings.home)
 
     # ----------------------------------------------------------------- watching
 
@@ -408,25 +435,3 @@ class Node:
             self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
             self._bug = error
             self._stop.set()
-
-
-@contextlib.contextmanager
-def lock_home(home: Path) -> Any:
-    """Holds the data folder for this process. Raises LockError naming the holder."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / "lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LockError(
-                f"data directory {home} in use by pid {holder}",
-                help="stop that process, or use another --home",
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -27,7 +27,8 @@ from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
-from omnilytics.peers.errors import ConfigurationError, DataError
+from omnilytics.peers.addresses import checksum_address, parse_address
+from omnilytics.peers.errors import ConfigurationError, DataError, ParameterError
 
 # A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
 DEFAULT_FEATURES = 96
@@ -119,10 +120,35 @@ def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_su
     return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
-def _node(settings: Settings, password_file: Path, role: str) -> Node:
+def _node(settings: Settings, password_file: Path, role: str, payout: bytes | None = None) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
     _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
-    return Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    node = Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    announce_payout(node, payout or node.me)
+    return node
+
+
+def _payout(settings: Settings, withdraw_to: str | None) -> bytes | None:
+    """Where earnings go: --withdraw-to over payout_address over None, the own account. Raises ConfigurationError."""
+    if withdraw_to is None:
+        return settings.payout
+    try:
+        return parse_address(withdraw_to)
+    except ParameterError as error:
+        raise ConfigurationError(f"--withdraw-to {error.message}", help=error.help) from error
+
+
+def announce_payout(node: Node, payout: bytes) -> None:
+    """Journals where earnings go, and says when that is another address than before: nobody may find out by chance."""
+    before = node.journal.replace("payout", payout)
+    if before is not None and before != payout:
+        node.log(
+            "payout.changed",
+            f"earnings go to {checksum_address(payout)} from now on, no more to {checksum_address(before)}",
+            "warning",
+            peer_to=payout,
+            before=checksum_address(before),
+        )
 
 
 def run_owner(
@@ -134,14 +160,7 @@ def run_owner(
 ) -> None:
     """Runs a data owner until its task is over or a signal comes."""
     dataset = read_dataset(options.data, options.label)
-    withdraw_to = None
-    if options.withdraw_to is not None:
-        try:
-            withdraw_to = bytes.fromhex(options.withdraw_to.removeprefix("0x"))
-        except ValueError:
-            withdraw_to = b""
-        if len(withdraw_to) != 20:
-            raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
+    payout = _payout(settings, options.withdraw_to)
     # A testbed's hostile owner has its own statistic, and no privacy to keep.
     privacy = read_privacy(settings.table("privacy")) if statistic is honest_statistic else PrivacyOptions()
     if privacy.noise_multiplier > 0.0:
@@ -156,10 +175,10 @@ def run_owner(
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
         statistic=statistic,
-        withdraw_to=withdraw_to,
+        withdraw_to=payout,
     )
     with lock_home(settings.home):
-        node = _node(settings, password_file, "owner")
+        node = _node(settings, password_file, "owner", payout)
         part = part_class(node, options.task, choices)
         tasks = TaskList(node.chain, node.journal, part.finder.judge, choices.policy.ask_first)
         policy = policy_report(choices.policy, privacy, settings.tables)

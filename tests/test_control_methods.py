@@ -17,6 +17,7 @@ from omnilytics.daemon.chain import Head
 from omnilytics.daemon.control.methods import MOST_LINES, DaemonControl
 from omnilytics.daemon.control.server import ControlServer
 from omnilytics.daemon.control.task_list import TaskList
+from omnilytics.daemon.health import Health
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.node import Node
@@ -82,6 +83,7 @@ class World:
         self.log = Logger(folder / "log.jsonl", "owner", "0x" + ME.hex())
         self.chain = ChainOfFacts()
         self.stopped = asyncio.Event()
+        self.well = Health(live=True, ready=True, notes=("add 5 wei",), waiting="no task underway")
         self.heads = SimpleNamespace(number=100, time=500, skew=0.1, age=lambda: 2.0)
         self.node = SimpleNamespace(
             me=ME,
@@ -95,7 +97,7 @@ class World:
             heads=self.heads,
             broker=SimpleNamespace(connected=asyncio.Event()),
             transactions=SimpleNamespace(pending_count=3),
-            disk_free=lambda: 2**40,
+            upkeep=SimpleNamespace(health=lambda: self.well),
             stop=self.stopped.set,
         )
         self.node.broker.connected.set()
@@ -129,7 +131,9 @@ async def test_the_status_has_what_is_waited_for_by_the_members_of_its_very_bloc
     # The clock is the chain's, and goes on between blocks; the snapshot's own members had not committed yet.
     assert task["waiting"] == "waiting: 9 of 9 owners committed, 42 s left"
     assert (told["uptime_s"], told["queue"], told["balance_wei"]) == (42.0, {"pending": 3}, 7)
-    assert told["health"]["ready"] and told["broker"] == {"connected": True}
+    assert told["health"] == {"live": True, "ready": True, "reasons": [], "notes": ["add 5 wei"]}
+    assert told["health"] == (await world.asked("health"))["result"]
+    assert told["broker"] == {"connected": True}
     await world.asked("status")
     assert world.chain.asked == ["members", "balance"], "asked once a block"
     world.heads.number = 101
@@ -149,9 +153,9 @@ async def test_before_the_chain_answers_it_says_why_it_waits(world: World) -> No
     del world.node.broker
     world.heads.number = world.heads.time = None
     world.heads.age = lambda: None
-    world.log("rpc.error", "cannot reach RPC: connection refused", "warning")
+    world.well = Health(live=True, ready=False, reasons=("waiting for the chain",))
     told = (await world.asked("status"))["result"]
-    assert told["health"]["reasons"] == ["the chain does not answer yet: cannot reach RPC: connection refused"]
+    assert told["health"] == {"live": True, "ready": False, "reasons": ["waiting for the chain"], "notes": []}
     assert (told["chain"]["head_block"], told["balance_wei"], told["tasks"]) == (None, None, [])
     for method, params in (("tasks", {}), ("earnings", {}), ("accept", {"task": 2})):
         assert "does not answer yet" in (await world.asked(method, **params))["error"]["message"], method
@@ -220,11 +224,11 @@ async def test_the_log_is_read_on_from_its_cursor(world: World) -> None:
         assert "error" in await world.asked("logs", **params), params
 
 
-async def test_levels_are_read_and_changed(world: World) -> None:
-    assert (await world.asked("log_level"))["result"] == {"file": "debug", "terminal": "info"}
-    assert (await world.asked("log_level", terminal="debug"))["result"] == {"file": "debug", "terminal": "debug"}
-    assert (await world.asked("log_level", file="error"))["result"] == {"file": "error", "terminal": "debug"}
-    assert "error" in await world.asked("log_level", file="none")
+async def test_the_level_is_read_and_changed(world: World) -> None:
+    assert (await world.asked("log_level"))["result"] == {"level": "debug"}
+    assert (await world.asked("log_level", level="warning"))["result"] == {"level": "warning"}
+    assert (await world.asked("status"))["result"]["log_level"] == "warning"
+    assert "error" in await world.asked("log_level", level="none")
 
 
 async def test_it_stops_once_it_has_said_so(world: World) -> None:

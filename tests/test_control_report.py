@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
-import pytest
-
 from omnilytics.daemon.control.report import (
-    Surroundings,
     duration,
     ether,
-    health,
     plain,
     policy_report,
     status_lines,
@@ -22,33 +17,6 @@ from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.peers.market import MemberStatus, RoundPhase, TaskStatus
 from tests.market_views import MODEL_OWNER, PARAMS, address, member, seated, snapshot, state
-
-WELL = Surroundings("ready", True)
-
-
-@pytest.mark.parametrize(
-    ("around", "reasons", "warnings"),
-    [
-        (WELL, [], []),
-        (Surroundings("starting", False), ["the chain does not answer yet"], []),
-        (
-            Surroundings("starting", False, last_rpc_error="cannot reach RPC"),
-            ["the chain does not answer yet: cannot reach RPC"],
-            [],
-        ),
-        (replace(WELL, broker_connected=False), ["the broker is not connected"], []),
-        (replace(WELL, state="stopping"), ["the daemon is stopping"], []),
-        (replace(WELL, standing={"chain.stalled": "no new block for 61 s"}), ["no new block for 61 s"], []),
-        (replace(WELL, standing={"safe-mode": "safe", "stake.short": "short"}), ["safe"], ["short"]),
-        (replace(WELL, standing={"clock.skew": "off"}), [], ["off"]),
-        (replace(WELL, last_rpc_error="once"), [], []),
-        (replace(WELL, disk_free=12 * 2**20), [], ["only 12 MB free where the journal is"]),
-        (replace(WELL, disk_free=2**40), [], []),
-    ],
-    ids=str,
-)
-def test_health_is_ready_or_has_its_reasons(around: Surroundings, reasons: list[str], warnings: list[str]) -> None:
-    assert health(around) == {"live": True, "ready": not reasons, "reasons": reasons, "warnings": warnings}
 
 
 def test_a_task_is_told_as_its_owner_sees_it() -> None:
@@ -80,12 +48,12 @@ STATUS: dict[str, Any] = {
     "boot_id": "life",
     "state": "ready",
     "uptime_s": 200.0,
-    "health": {"live": True, "ready": True, "reasons": [], "warnings": []},
+    "health": {"live": True, "ready": True, "reasons": [], "notes": []},
     "chain": {"chain_id": 31337, "market": "0x", "head_block": 5, "head_age_s": 1.2, "skew_s": 0.0, "seen_block": 5},
     "broker": {"connected": True},
     "queue": {"pending": 1},
     "balance_wei": 10**18,
-    "log_level": {"file": "debug", "terminal": "info"},
+    "log_level": "debug",
     "tasks": [],
 }
 
@@ -101,12 +69,12 @@ def test_the_status_in_words() -> None:
         "task     none yet",
     ]
     task = task_report(snapshot(state(phase=RoundPhase.COMMIT, round=1)), address(3), 900, "masking")
-    ill = {"live": True, "ready": False, "reasons": ["a", "b\x1b[2J"], "warnings": ["c"]}
+    ill = {"live": True, "ready": False, "reasons": ["a", "b\x1b[2J"], "notes": ["c"]}
     starting = {"chain": STATUS["chain"] | {"head_block": None}, "broker": {"connected": False}, "balance_wei": None}
     lines = status_lines(STATUS | starting | {"health": ill, "tasks": [task]})
     assert lines[1:] == [
         "health   not ready: a; b?[2J",
-        "warning  c",
+        "note     c",
         "broker   not connected",
         "queue    1 transaction under way",
         "balance  unknown",

@@ -235,14 +235,6 @@ async def test_a_folder_with_a_long_path_is_reached_all_the_same(
     assert list(home.iterdir()) == [] and list(path.parent.iterdir()) == []
 
 
-async def test_it_is_not_taken_for_ended_while_it_lives(tmp_path: Path, daemon: Daemon) -> None:
-    async with ControlServer(daemon.methods(), daemon.log).serve(tmp_path):
-        client = await asyncio.to_thread(ControlClient, tmp_path)
-        assert client.pid == os.getpid()
-        assert await asyncio.to_thread(client.wait_for_end, 0.05) is False
-    client.close()
-
-
 async def test_nonsense_from_the_other_end_is_an_error_in_words(tmp_path: Path) -> None:
     answers = [b"", b"{}\n", b"\xff\n", b"[" * 10 + b"\n", b"no end"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest import mock
 
@@ -12,6 +14,7 @@ import pytest
 
 from omnilytics.daemon import run
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy
@@ -20,7 +23,10 @@ from omnilytics.daemon.protection.sides import StatisticFunction, honest_statist
 from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.daemon.training.private import PrivacyOptions, clipped_mean_gradient
+from omnilytics.peers.addresses import checksum_address
+from omnilytics.peers.errors import ConfigurationError
 from tests.envelope_sides import payload_of
+from tests.part_stubs import LogStub
 
 NOISY = {"noise_multiplier": 4.0, "clip_norm": 0.01}
 
@@ -33,7 +39,11 @@ class StillNode:
 
 
 def choices_of(
-    home: Path, tables: dict[str, Any], statistic: StatisticFunction = honest_statistic, **options: Any
+    home: Path,
+    tables: dict[str, Any],
+    statistic: StatisticFunction = honest_statistic,
+    payout_address: str = "",
+    **options: Any,
 ) -> OwnerChoices:
     """What the owner's part is given by these tables of config.toml and these options."""
     given: list[OwnerChoices] = []
@@ -44,7 +54,7 @@ def choices_of(
         given.append(choices)
         return cast(OwnerPart, None)
 
-    settings = Settings(home, tables=tables)
+    settings = Settings(home, tables=tables, payout_address=payout_address)
     with mock.patch.object(run, "_node", lambda *_: StillNode()):
         run.run_owner(settings, home / "password", run.OwnerOptions(path, **options), statistic, cast(Any, part))
     (choices,) = given
@@ -78,6 +88,44 @@ def test_with_privacy_every_gradient_is_clipped_and_gets_its_noise(tmp_path: Pat
     assert np.any(rest) == bool(noise)
     # 105 normals of standard deviation 4 * 0.01 / 8: their mean square is within a factor of two.
     assert rest.std() == pytest.approx(noise * 0.01 / 8, rel=0.5)
+
+
+ALICE = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+BOB = "0x" + "0b" * 20
+
+
+def test_earnings_go_to_the_flags_address_over_the_files_over_the_own_account(tmp_path: Path) -> None:
+    assert choices_of(tmp_path, {}).withdraw_to is None
+    assert choices_of(tmp_path, {}, payout_address=ALICE).withdraw_to == bytes.fromhex(ALICE[2:])
+    assert choices_of(tmp_path, {}, payout_address=ALICE, withdraw_to=BOB).withdraw_to == bytes.fromhex(BOB[2:])
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"payout_address": ALICE.replace("5aA", "5AA")}, "payout_address: .* wrong checksum"),
+        ({"payout_address": "alice"}, "payout_address: 'alice' is not an address"),
+        ({"payout_address": "0x" + "00" * 20}, "belongs to nobody"),
+        ({"withdraw_to": ALICE[:-1] + "0"}, "--withdraw-to .* wrong checksum"),
+    ],
+)
+def test_an_address_that_may_be_a_slip_is_refused_before_anything_is_done(
+    tmp_path: Path, given: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        choices_of(tmp_path, {}, **given)
+
+
+def test_a_new_payout_address_is_journalled_and_said(tmp_path: Path) -> None:
+    log = LogStub()
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        node = cast(Any, SimpleNamespace(journal=journal, log=log))
+        for payout in (BOB, BOB, ALICE, ALICE):
+            run.announce_payout(node, bytes.fromhex(payout[2:]))
+        assert journal.get("payout") == bytes.fromhex(ALICE[2:])
+    ((event, fields),) = log.events
+    assert event == "payout.changed"
+    assert ALICE in fields["msg"] and checksum_address(bytes.fromhex(BOB[2:])) in fields["msg"]
 
 
 def test_batches_from_a_seed_are_no_secret(tmp_path: Path) -> None:

@@ -64,6 +64,12 @@ async def eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def eventually_async(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await ask() != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 @contextlib.asynccontextmanager
 async def running(
     market: LocalMarket, keys: Keys, folder: Path, fees: FeePolicy = FEES, chain: Chain | None = None
@@ -82,6 +88,7 @@ async def running(
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(transactions, "LOST_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -205,13 +212,17 @@ async def test_no_more_than_the_cap_is_paid_and_a_lower_fee_is_waited_for(market
     await market.anvil.mine()
     async with running(market, market.owners[0], tmp_path, FeePolicy(price_cap=10**9, tip=2 * 10**9)) as daemon:
         poke = daemon.queue.submit("poke", "poke", 1)
-        (record,) = await daemon.until("rpc.error")
-        assert "above the configured cap of 1000000000 wei" in record["msg"]
+        (record,) = await daemon.until("fee.high")
+        assert "above the configured cap of 1000000000 wei; poke waits" in record["msg"]
+        assert "gas_price_cap" in record["data"]["help"]
         assert await count_of(market, market.owners[0]) == 0
         await market.anvil.call("anvil_setNextBlockBaseFeePerGas", hex(10**6))
         await market.anvil.mine()
         receipt = await asyncio.wait_for(poke, PATIENCE)
         assert receipt.gas_price <= 10**9
+        # Said once when it begins and once when it ends, however long it takes.
+        assert len(daemon.records("fee.high")) == len(daemon.records("fee.high.over")) == 1
+        assert daemon.records("rpc.error") == []
         sent = await transaction(market, daemon.records("tx.mined")[0]["tx"])
         assert int(sent["maxFeePerGas"], 16) <= 10**9
         assert int(sent["maxPriorityFeePerGas"], 16) <= int(sent["maxFeePerGas"], 16)
@@ -289,6 +300,70 @@ async def test_a_nonce_lost_while_waiting_is_noticed(market: LocalMarket, tmp_pa
         assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
         assert await count_of(market, keys) == 2
         assert any("took nonce 0" in entry["msg"] for entry in daemon.records("rpc.error"))
+
+
+async def test_what_the_node_has_forgotten_is_handed_over_again_at_once(market: LocalMarket, tmp_path: Path) -> None:
+    """A node that was restarted has an empty pool; nobody waits for the moment when a dearer one would be sent."""
+    await market.create()
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        poke = daemon.queue.submit("poke", "poke", 1)
+        (sent,) = await daemon.until("tx.sent")
+        await market.anvil.call("anvil_dropAllTransactions")
+        (record,) = await daemon.until("tx.resent")
+        assert record["tx"] == sent["tx"]
+        assert "does not know it any more" in record["msg"]
+        await market.anvil.call("evm_setAutomine", True)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+        assert await count_of(market, market.owners[0]) == 1
+        assert daemon.records("tx.bumped") == []
+
+
+async def test_what_a_reorg_throws_out_is_handed_over_again_while_it_is_waited_for(
+    market: LocalMarket, tmp_path: Path
+) -> None:
+    """Mined, unseen by us, thrown out and forgotten."""
+    await market.create()
+    blind = True
+    honest = market.chain.receipt
+
+    async def receipt(tx_hash: bytes) -> Receipt | None:
+        return None if blind else await honest(tx_hash)
+
+    market.chain.receipt = receipt  # type: ignore[method-assign]
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        poke = daemon.queue.submit("poke", "poke", 1)
+        await eventually_async(lambda: count_of(market, market.owners[0]), 1)
+        await market.anvil.call("evm_setAutomine", False)
+        await market.anvil.call("anvil_rollback", 1)
+        await market.anvil.call("anvil_dropAllTransactions")
+        await daemon.until("tx.resent")
+        blind = False
+        await market.anvil.call("evm_setAutomine", True)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+
+
+async def test_what_the_node_knows_is_not_handed_over_again(market: LocalMarket, tmp_path: Path) -> None:
+    await market.create()
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        asked = 0
+        honest = market.chain.knows
+
+        async def knows(tx_hash: bytes) -> bool:
+            nonlocal asked
+            asked += 1
+            return await honest(tx_hash)
+
+        market.chain.knows = knows  # type: ignore[method-assign]
+        poke = daemon.queue.submit("poke", "poke", 1)
+        await eventually(lambda: asked >= 3)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+        assert daemon.records("tx.resent") == []
+        assert not await honest(bytes(32))
 
 
 async def test_what_a_reorg_throws_out_is_sent_again_though_nobody_has_an_order(

@@ -184,15 +184,15 @@ async def told_and_stopped(scene: Scene) -> None:
     (task,) = told["data"]["tasks"]
     assert (task["task"], task["membership"], task["owners"]) == (1, "joined", 2)
     assert task["waiting"].startswith("waiting: 2 of 9 owners joined, ")
-    assert told["data"]["health"] == {"live": True, "ready": True, "reasons": [], "warnings": []}
+    assert told["data"]["health"] == {"live": True, "ready": True, "reasons": [], "notes": []}
     assert told["data"]["pid"] == scene.daemon.pid
     code, out, _ = await scene.run("status")
     assert code == 0 and "health   ready" in out and "waiting: 2 of 9 owners joined" in out
-    assert await scene.run("stop") == (0, f"stopped (pid {scene.daemon.pid})\n", "")
+    assert await scene.run("stop") == (0, f"stopped: pid {scene.daemon.pid}\n", "")
     # It has ended by then: nobody has to wait once more.
     async with asyncio.timeout(5):
         assert await scene.daemon.wait() == 0
     assert scene.logged("daemon.exit")[-1]["data"] == {"reason": "signal"}
     assert (await scene.run("status"))[0] == 3
-    assert (await scene.run("stop", "--json"))[0] == 0
+    assert (await scene.run("stop"))[0] == 0
     assert not (scene.home / "control.sock").exists()

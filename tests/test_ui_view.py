@@ -75,7 +75,7 @@ def test_all_of_it() -> None:
     ],
 )
 def test_the_badge_is_the_health(changes: dict[str, Any], badge: list[str]) -> None:
-    ill = {"live": True, "ready": False, "reasons": ["the broker is not connected"], "warnings": ["short"]}
+    ill = {"live": True, "ready": False, "reasons": ["the broker is not connected"], "notes": ["short"]}
     said = STATUS | (changes and {"health": ill}) | changes
     assert health_badge(said) == badge
     expected = [["bad", "the broker is not connected"], ["warn", "short"]] if changes else []

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from omnilytics.daemon.commands.options import network_options, settings_from
+from omnilytics.daemon.signals import leaving_at_once
 
 
 @click.group()
@@ -46,8 +47,9 @@ def run(
     Example: omnilytics owner run --home ./alice --chain http://127.0.0.1:8545 \\
                  --market 0x5FbD... --broker mqtt://127.0.0.1:1883 --data rows.npz
     """
-    from omnilytics.daemon.run import OwnerOptions, run_owner
+    with leaving_at_once():
+        from omnilytics.daemon.run import OwnerOptions, run_owner
 
-    settings, password_file = settings_from(options)
-    chosen = OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
-    run_owner(settings, password_file, chosen)
+        settings, password_file = settings_from(options)
+        chosen = OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
+        run_owner(settings, password_file, chosen)

@@ -1,4 +1,4 @@
-"""omnilytics status, omnilytics stop: asks the running daemon of a folder, or ends it."""
+"""omnilytics status: asks the running daemon of a folder."""
 
 from __future__ import annotations
 
@@ -27,39 +27,3 @@ def status(home: Path, as_json: bool) -> None:
     with ControlClient(home) as daemon:
         told = daemon.ask("status")
     emit("status", told, as_json, "\n".join(status_lines(told)))
-
-
-@click.command()
-@home_option
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 3600),
-    default=60.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long its end is waited for.",
-)
-@json_option
-def stop(home: Path, timeout: float, as_json: bool) -> None:
-    """Stop the running daemon in order, as SIGTERM does, and wait for its end.
-
-    Exit code 0 also when none is running; 3 when it does not end in time.
-
-    \b
-    Example: omnilytics stop --home ./alice
-    """
-    from omnilytics.daemon.control.client import ControlClient, NobodyThereError
-    from omnilytics.peers.errors import ControlError
-
-    try:
-        daemon = ControlClient(home)
-    except NobodyThereError as nobody:
-        emit("stop", {"stopped": False, "running": False, "pid": None}, as_json, nobody.message)
-        return
-    with daemon:
-        pid = daemon.ask("stop")["pid"]
-        if not daemon.wait_for_end(timeout):
-            raise ControlError(
-                f"the daemon (pid {pid}) has not ended within {timeout:g} s", help="look into its log, or wait longer"
-            )
-    emit("stop", {"stopped": True, "running": False, "pid": pid}, as_json, f"stopped (pid {pid})")

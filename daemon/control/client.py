@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 import socket
-import struct
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +58,6 @@ class ControlClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    @property
-    def pid(self) -> int | None:
-        """The daemon's process, as the system knows it; None where it does not say."""
-        if not hasattr(socket, "SO_PEERCRED"):
-            return None
-        told = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        return int(struct.unpack("3i", told)[0]) or None
-
     def ask(self, method: str, **parameters: Any) -> Any:
         """The result of a method. Raises ControlError for no answer, RefusedError for the daemon's no."""
         self._number += 1
@@ -91,36 +77,3 @@ class ControlClient:
             raise RefusedError(error.message, help=help) from None
         except ValueError as error:
             raise ControlError("what answers there is no daemon of this program") from error
-
-    def wait_for_end(self, seconds: float) -> bool:
-        """Whether the daemon's process has ended within so many seconds."""
-        deadline = time.monotonic() + seconds
-        with _watched(self.pid) as handle:
-            self._socket.settimeout(seconds)
-            try:
-                # It says nothing more: this returns when it hangs up.
-                while self._file.readline(MAX_ANSWER_BYTES):
-                    pass
-            except TimeoutError:
-                return False
-            except OSError:
-                pass
-            if handle is None:
-                return True
-            ready, _, _ = select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
-            return bool(ready)
-
-
-@contextlib.contextmanager
-def _watched(pid: int | None) -> Iterator[int | None]:
-    """A handle that becomes readable when the process ends; None where the system has none."""
-    handle = None
-    if pid is not None and hasattr(os, "pidfd_open"):
-        # Gone already, or in another world of processes than ours.
-        with contextlib.suppress(OSError):
-            handle = os.pidfd_open(pid)
-    try:
-        yield handle
-    finally:
-        if handle is not None:
-            os.close(handle)

@@ -70,7 +70,7 @@ class DaemonControl:
             "health": Method(self.health),
             "earnings": Method(self.earnings),
             "policy": Method(self.policy),
-            "log_level": Method(self.log_level, {"file": Word(LEVELS), "terminal": Word(LEVELS)}),
+            "log_level": Method(self.log_level, {"level": Word(LEVELS)}),
             "logs": Method(self.logs, lines),
             "stop": Method(self.stop),
         }
@@ -96,16 +96,14 @@ class DaemonControl:
 
     async def health(self) -> dict[str, Any]:
         """Live (it answers), ready, and the reasons why it is not."""
-        node = self._node
-        return report.health(
-            report.Surroundings(
-                node.state,
-                node.state != "starting" and node.broker.connected.is_set(),
-                node.log.tail.standing,
-                node.log.tail.last_rpc_error,
-                node.disk_free(),
-            )
-        )
+        found = self._node.upkeep.health()
+        return {
+            "live": found.live,
+            "ready": found.ready,
+            "reasons": list(found.reasons),
+            # What does not keep it from playing.
+            "notes": list(found.notes),
+        }
 
     async def status(self) -> dict[str, Any]:
         """Where the daemon is and what it waits for."""
@@ -138,7 +136,7 @@ class DaemonControl:
             "broker": {"connected": started and node.broker.connected.is_set()},
             "queue": {"pending": node.transactions.pending_count},
             "balance_wei": await self._balance_wei(),
-            "log_level": {"file": node.log.file_level, "terminal": node.log.terminal_level},
+            "log_level": node.log.level,
             "tasks": tasks,
         }
 
@@ -211,13 +209,11 @@ class DaemonControl:
         self._node.log("task.decided", f"the user {word} task {task}", task=task, accepted=accepted)
         return {"task": task, "decision": word}
 
-    async def log_level(self, file: str | None = None, terminal: str | None = None) -> dict[str, Any]:
+    async def log_level(self, level: str | None = None) -> dict[str, Any]:
         """The least level that is written, changed where one is named."""
-        log = self._node.log
-        if file or terminal:
-            log.file_level, log.terminal_level = file or log.file_level, terminal or log.terminal_level
-            log("log.level", f"from {log.file_level} on in the file, from {log.terminal_level} on on a terminal")
-        return {"file": log.file_level, "terminal": log.terminal_level}
+        if level is not None:
+            self._node.log.set_level(level)
+        return {"level": self._node.log.level}
 
     async def stop(self) -> dict[str, Any]:
         """Ends the daemon in order, as SIGTERM does; the connection ends with it."""

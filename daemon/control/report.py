@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from omnilytics.daemon.monitor.findings import amount_in_ether
@@ -15,38 +14,6 @@ from omnilytics.daemon.policy import Policy, meanings
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.waiting import awaited, place_name
 from omnilytics.peers.market import MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
-
-# Troubles in which nothing is acted on, or nothing more may be sent; others only want to be known.
-_BLOCKING = ("chain.stalled", "rpc.unconfirmed", "rpc.disagreement", "safe-mode")
-_LEAST_DISK_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """How a daemon stands to the world: its state (starting, ready, stopping), broker, troubles that stand, disk."""
-
-    state: str
-    broker_connected: bool
-    standing: Mapping[str, str] = field(default_factory=dict)
-    last_rpc_error: str | None = None
-    disk_free: int | None = None
-
-
-def health(around: Surroundings) -> dict[str, Any]:
-    """Whether the daemon can do its work now, and if not, why not: reasons in words; warnings do not stop it."""
-    reasons = []
-    if around.state == "starting":
-        why = f": {around.last_rpc_error}" if around.last_rpc_error else ""
-        reasons.append(f"the chain does not answer yet{why}")
-    elif not around.broker_connected:
-        reasons.append("the broker is not connected")
-    if around.state == "stopping":
-        reasons.append("the daemon is stopping")
-    reasons += [around.standing[event] for event in _BLOCKING if event in around.standing]
-    warnings = [text for event, text in around.standing.items() if event not in _BLOCKING]
-    if around.disk_free is not None and around.disk_free < _LEAST_DISK_BYTES:
-        warnings.append(f"only {around.disk_free // 2**20} MB free where the journal is")
-    return {"live": True, "ready": not reasons, "reasons": reasons, "warnings": warnings}
 
 
 def waiting_for(snapshot: TaskSnapshot) -> tuple[str, list[bytes]]:
@@ -152,7 +119,7 @@ def status_lines(status: Mapping[str, Any]) -> list[str]:
         f"version {status['version']}, pid {status['pid']}",
         "health   " + ("ready" if healthy["ready"] else "not ready: " + "; ".join(healthy["reasons"])),
     ]
-    lines += [f"warning  {text}" for text in healthy["warnings"]]
+    lines += [f"note     {text}" for text in healthy["notes"]]
     if chain["head_block"] is not None:
         lines.append(
             f"chain    block {chain['head_block']}, {duration(chain['head_age_s'])} old, id {chain['chain_id']}"

@@ -22,7 +22,7 @@ def page_view(status: Data, tasks: Data | None, earnings: Data | None, policy: D
         "address": status["address"],
         "health": health_badge(status),
         "notes": [["bad", text] for text in status["health"]["reasons"]]
-        + [["warn", text] for text in status["health"]["warnings"]],
+        + [["warn", text] for text in status["health"]["notes"]],
         "tiles": tiles(status),
         "playing": [playing(task) for task in status["tasks"]],
         "tasks": offered(tasks) if tasks is not None else None,
