@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
@@ -197,3 +199,44 @@ class Broker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._outgoing.join()
+
+
+async def round_trip(url: str, run: str, address: bytes, seconds: float = 10.0) -> float:
+    """Publishes to a topic of one's own and waits for it to come back, beside a daemon that may be running: seconds.
+
+    Raises ConfigurationError for a bad URL, BrokerError where it fails or takes longer.
+    """
+    where = parse_broker_url(url)
+    # Not a daemon's own name: a broker lets one session of a name live, and would end the daemon's.
+    token = os.urandom(16)
+    topic_of_mine = f"omnilytics/{run}/doctor/{address.hex()}"
+    started = time.monotonic()
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            aiomqtt.Client(
+                where.host,
+                where.port,
+                username=where.username,
+                password=where.password,
+                identifier=f"omnilytics-doctor-{token.hex()}",
+                protocol=aiomqtt.ProtocolVersion.V311,
+                socket_options=_NO_DELAY,
+                tls_params=aiomqtt.TLSParameters() if where.tls else None,
+                timeout=seconds,
+            ) as client,
+        ):
+            await client.subscribe(topic_of_mine, qos=1)
+            await client.publish(topic_of_mine, token, qos=1)
+            async for message in client.messages:
+                if message.payload == token:
+                    return time.monotonic() - started
+    except TimeoutError:
+        problem = f"no round trip over the broker {where.host}:{where.port} in {seconds:.0f} s"
+        raise BrokerError(problem) from None
+    except (aiomqtt.MqttError, OSError) as error:
+        raise BrokerError(f"cannot reach broker {where.host}:{where.port}: {error}") from error
+    except (ValueError, LookupError, TypeError, struct.error) as error:
+        # As in Broker.run: packets that are no MQTT.
+        raise BrokerError(f"{where.host}:{where.port} does not speak MQTT: {type(error).__name__}") from error
+    raise BrokerError(f"the broker {where.host}:{where.port} ended the connection")

@@ -24,6 +24,7 @@ from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.exceptions import TransactionNotFound, Web3Exception
 
 from omnilytics.daemon.recursion import keep_recursion_bounded
+from omnilytics.daemon.redaction import redacted, secrets_in_url, shown_url
 from omnilytics.peers.errors import ChainError, ChainMismatchError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
@@ -85,12 +86,13 @@ def _tell(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Head:
-    """The newest block: number, time in chain seconds, hash, base fee in wei a gas."""
+    """The newest block: number, time in chain seconds, its hash and its parent's, base fee in wei a gas."""
 
     number: int
     time: int
     hash: bytes
     base_fee: int
+    parent: bytes
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,9 @@ class Chain:
 
     def __init__(self, url: str, market: bytes) -> None:
         self.url = url
+        # Providers put keys into URLs, and errors go into logs.
+        self._shown_url = shown_url(url)
+        self._url_secrets = secrets_in_url(url)
         self.market = market
         self.chain_id = 0
         self.genesis = b""
@@ -175,14 +180,19 @@ class Chain:
                 raise ValueError("null")
             return answer
         except TimeoutError as error:
-            raise ChainError(f"cannot reach RPC {self.url}: no answer in {CALL_SECONDS:.0f} s") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: no answer in {CALL_SECONDS:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
-            raise ChainError(f"{self.url} is no Ethereum RPC, or in trouble: it answers with nonsense") from error
+            raise ChainError(
+                f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense"
+            ) from error
+
+    def _shown(self, error: object) -> str:
+        return redacted(str(error), self._url_secrets)
 
     def _refusal(self, error: Web3Exception) -> ChainError:
         data = getattr(error, "data", None)
@@ -196,17 +206,23 @@ class Chain:
                     values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
                     names = [entry["name"] for entry in item["inputs"]]
                     return ContractRefused(item["name"], dict(zip(names, values, strict=True)))
-        text = str(getattr(error, "message", None) or error)
+        text = self._shown(getattr(error, "message", None) or error)
         if "revert" in text.lower():
             return ContractRefused("revert", {"reason": text})
-        return RpcAnswered(f"RPC {self.url} answered with an error: {text}")
+        return RpcAnswered(f"RPC {self._shown_url} answered with an error: {text}")
 
     # ------------------------------------------------------------------ reading
 
     async def head(self) -> Head:
         """The newest block."""
         block = await self._ask(self._web3.eth.get_block("latest"))
-        return Head(block["number"], block["timestamp"], bytes(block["hash"]), block.get("baseFeePerGas", 0))
+        return Head(
+            block["number"],
+            block["timestamp"],
+            bytes(block["hash"]),
+            block.get("baseFeePerGas", 0),
+            bytes(block["parentHash"]),
+        )
 
     async def block_hash(self, number: int) -> bytes:
         """The hash of a block by number."""
@@ -369,24 +385,6 @@ class Chain:
         logs = await self._logs("RoundEnded", first, last, _word(task_id))
         return {log["args"]["round"]: Outcome(log["args"]["outcome"]) for log in logs}
 
-    async def collected(self, account: bytes, until: int) -> dict[int, tuple[int, int]]:
-        """What an account has withdrawn of each task: (pay, stake), wei."""
-        found: dict[int, tuple[int, int]] = {}
-        for first, last in _windows(until):
-            for log in await self._logs("Collected", first, last, None, bytes(12) + account):
-                said = log["args"]
-                pay, stake = found.get(said["taskId"], (0, 0))
-                found[said["taskId"]] = pay + said["pay"], stake + said["stake"]
-        return found
-
-    async def withdrawn(self, account: bytes, until: int) -> int:
-        """Wei that an account has withdrawn in all."""
-        found = 0
-        for first, last in _windows(until):
-            for log in await self._logs("Withdrawn", first, last, bytes(12) + account):
-                found += log["args"]["amount"]
-        return found
-
     def events_in(self, receipt: Receipt, event: str) -> list[Mapping[str, Any]]:
         """The arguments of the events of one name in a receipt."""
         described = self._contract.get_event_by_name(event)()
@@ -447,7 +445,7 @@ class Chain:
         except Web3Exception:
             return None
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise ChainError(f"cannot reach RPC {self.url}: {error}") from error
+            raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         price = found.get("effectiveGasPrice", 0)
         return Receipt(found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"]))
 

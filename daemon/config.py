@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -15,8 +16,13 @@ from omnilytics.peers.errors import ConfigurationError, ParameterError
 
 # Bounds what a file of nothing but dots or brackets can cost.
 _MOST_BYTES = 16_384
-# Tables of the file that others read: daemon/policy.py and daemon/training/private.py.
-_TABLES = ("policy", "privacy")
+# Tables of the file that others read: daemon/policy.py, daemon/training/private.py and daemon/data_registry.py.
+_TABLES = ("policy", "privacy", "data")
+# Each setting may come from the environment, as OMNILYTICS_CHAIN_ID; these are options that are no settings.
+ENVIRONMENT_PREFIX = "OMNILYTICS_"
+_OTHER_VARIABLES = ("HOME", "PASSWORD_FILE")
+
+CONFIG_NAME = "config.toml"
 
 # What a key takes, by the type of its default.
 _KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
@@ -113,6 +119,11 @@ class Settings:
         return self.chain
 
     @property
+    def config_path(self) -> Path:
+        """The configuration file."""
+        return self.home / CONFIG_NAME
+
+    @property
     def journal_path(self) -> Path:
         """The journal's file."""
         return self.home / "journal.sqlite"
@@ -133,26 +144,21 @@ class Settings:
         return self.home / "password"
 
 
-def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
-    """Settings from home/config.toml, overridden by those values that are not None.
+def load_settings(home: Path, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from home/config.toml, under the environment's, under those of `overrides` that are not None.
 
     Raises ConfigurationError for a file that is not TOML, an unknown key or a value of a wrong type.
     """
-    known = {entry.name: entry for entry in fields(Settings) if entry.name not in ("home", "tables")}
-    path = home / "config.toml"
-    said: dict[str, Any] = {}
-    if path.exists():
-        try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise ConfigurationError(f"{path} has {path.stat().st_size} bytes; at most {_MOST_BYTES} make sense")
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except RecursionError:
-            raise ConfigurationError(f"{path} is nested too deep") from None
-        # Not UTF-8, not TOML, or a number of thousands of digits.
-        except ValueError as error:
-            raise ConfigurationError(f"{path}: {error}") from error
-        except OSError as error:
-            raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+    return find_settings(home, overrides, environment)[0]
+
+
+def find_settings(
+    home: Path, overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> tuple[Settings, dict[str, str]]:
+    """As load_settings, and where each setting's value comes from: "flag", a variable's name, the file's, "default"."""
+    known = {entry.name: entry.default for entry in fields(Settings) if entry.name not in ("home", "tables")}
+    path = home / CONFIG_NAME
+    said = _read_file(path)
     tables = {name: said.pop(name) for name in _TABLES if name in said}
     for name, table in tables.items():
         if not isinstance(table, dict):
@@ -163,25 +169,87 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
             raise ConfigurationError(
                 f"unknown option '{name}' in {path}" + (f"; did you mean '{close[0]}'?" if close else "")
             )
-    said |= {name: value for name, value in overrides.items() if value is not None}
+    sources = dict.fromkeys(known, "default") | dict.fromkeys(said, path.name)
+    spoken = _read_environment(os.environ if environment is None else environment, known)
+    said |= spoken
+    sources |= {name: ENVIRONMENT_PREFIX + name.upper() for name in spoken}
+    given = {name: value for name, value in overrides.items() if value is not None}
+    said |= given
+    sources |= dict.fromkeys(given, "flag")
     for name, value in said.items():
-        default = known[name].default
-        # Before anything prints it: Python refuses to print thousands of digits.
-        if isinstance(value, int) and abs(value) >= 2**256:
-            raise ConfigurationError(f"option '{name}' is a number beyond 256 bits")
-        if isinstance(default, bool):
-            wanted: type | tuple[type, ...] = bool
-        elif isinstance(default, float):
-            wanted = (int, float)
-        else:
-            wanted = int if default is None else type(default)
-        if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-            raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
-            raise ConfigurationError(f"option '{name}' is negative: {value!r}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigurationError(f"option '{name}' is not finite: {value!r}")
-    return Settings(home, **said, tables=tables)
+        _check(name, value, known[name])
+    return Settings(home, **said, tables=tables), sources
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The file as it stands, {} where there is none. Raises ConfigurationError."""
+    if not path.exists():
+        return {}
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ConfigurationError(f"{path} has {path.stat().st_size} bytes; at most {_MOST_BYTES} make sense")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ConfigurationError(f"{path} is nested too deep") from None
+    # Not UTF-8, not TOML, or a number of thousands of digits.
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_environment(environment: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among the variables, each of its own type. Raises ConfigurationError, never showing a value."""
+    variables = {ENVIRONMENT_PREFIX + name.upper(): name for name in known}
+    others = [ENVIRONMENT_PREFIX + name for name in _OTHER_VARIABLES]
+    said: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in others:
+            continue
+        if variable not in variables:
+            names = [name.removeprefix(ENVIRONMENT_PREFIX) for name in (*variables, *others)]
+            close = difflib.get_close_matches(variable.removeprefix(ENVIRONMENT_PREFIX), names, n=1)
+            raise ConfigurationError(
+                f"unknown variable {variable} in the environment"
+                + (f"; did you mean {ENVIRONMENT_PREFIX}{close[0]}?" if close else ""),
+                help=f"unset {variable}, or correct its name: omnilytics config show lists the settings",
+            )
+        name = variables[variable]
+        default = known[name]
+        try:
+            if isinstance(default, bool):
+                said[name] = {"true": True, "1": True, "false": False, "0": False}[text.strip().lower()]
+            elif isinstance(default, float):
+                said[name] = float(text)
+            elif default is None or isinstance(default, int):
+                said[name] = int(text)
+            else:
+                said[name] = text
+        except (ValueError, KeyError):
+            wanted = "true or false" if isinstance(default, bool) else "a number"
+            raise ConfigurationError(
+                f"{variable} in the environment is not {wanted}", help=f"correct it, or unset {variable}"
+            ) from None
+    return said
+
+
+def _check(name: str, value: Any, default: Any) -> None:
+    """Raises ConfigurationError for a value that a setting cannot have."""
+    # Before anything prints it: Python refuses to print thousands of digits.
+    if isinstance(value, int) and abs(value) >= 2**256:
+        raise ConfigurationError(f"option '{name}' is a number beyond 256 bits")
+    if isinstance(default, bool):
+        wanted: type | tuple[type, ...] = bool
+    elif isinstance(default, float):
+        wanted = (int, float)
+    else:
+        wanted = int if default is None else type(default)
+    if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
+        raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
+        raise ConfigurationError(f"option '{name}' is negative: {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigurationError(f"option '{name}' is not finite: {value!r}")
 
 
 def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Table:

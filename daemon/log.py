@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from omnilytics.daemon.log_flood import OTHERS, Flood
-from omnilytics.daemon.log_tail import LogTail
+from omnilytics.daemon.log_tail import RecentLines
 from omnilytics.peers.errors import MessageError, ParameterError
 
 SCHEMA_VERSION = 1
@@ -80,7 +80,7 @@ class Logger:
         self._flood = Flood()
         self.boot_id = secrets.token_hex(8)
         # The newest lines, for who asks this very daemon.
-        self.tail = LogTail(self.boot_id)
+        self.tail = RecentLines(self.boot_id)
         # Secrets and the ways in which they could be written.
         self._secrets: dict[bytes, tuple[str, ...]] = {}
         self._kept: dict[bytes, tuple[str, ...]] = {}
@@ -210,7 +210,7 @@ class Logger:
             if 0 < self.rotation.bytes <= self._size:
                 self._rotate()
         if self._terminal is not None and level != "debug":
-            print(self._redact(_readable(line)), file=self._terminal)
+            print(self._redact(readable(line)), file=self._terminal)
 
     def _redact(self, text: str) -> str:
         for written in (*self._kept.values(), *self._secrets.values()):
@@ -237,7 +237,8 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-def _readable(line: dict[str, Any]) -> str:
+def readable(line: dict[str, Any]) -> str:
+    """A line for people, in one row."""
     clock = line["ts"][11:19]
     place = "".join(f" {name} {line[name]}" for name in ("task", "round", "group") if name in line)
     return f"{clock} {line['level']:<7} {line['event']:<18}{place} {line['msg']}"

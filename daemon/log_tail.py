@@ -24,7 +24,7 @@ class Reading:
     missed: int
 
 
-class LogTail:
+class RecentLines:
     """What was logged last."""
 
     def __init__(self, boot_id: str, kept: int = KEPT_LINES) -> None:

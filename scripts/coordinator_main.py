@@ -143,7 +143,7 @@ def introduce(options: Options, broker: Broker, deployment: Deployment, descript
         f" --market {deployment.market} --broker {broker.printable_url}"
     )
     if description["funding_key"] and not options.fund:
-        say(f"Their accounts get ether with: scripts/coordinator --fund ADDRESS (each {FUNDED_ETHER} ether)")
+        say(f"Their accounts get ether with: scripts/fund ADDRESS (each {FUNDED_ETHER} ether)")
     say("Ctrl-C stops it.")
 
 

@@ -65,6 +65,11 @@ def run_here(*arguments: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
+def envelope(command: str, data: dict[str, Any]) -> dict[str, Any]:
+    """What --json prints."""
+    return {"version": 1, "command": command, "data": data}
+
+
 def refused(code: int, *arguments: object, says: str, cure: str = "") -> None:
     """Runs a command that must be refused: with this code, in these words, without a traceback."""
     _judge(code, run_here(*arguments), says, cure)
@@ -92,9 +97,11 @@ async def refused_there(code: int, *arguments: object, says: str, cure: str = ""
 # -------------------------------------------------------------------- documentation
 
 
-@pytest.mark.parametrize(
-    ("path", "command"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, tuple) else ""
-)
+def _name_of(value: object) -> str:
+    return " ".join(value) if isinstance(value, tuple) else ""
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=_name_of)
 def test_every_command_is_documented_with_an_example(path: tuple[str, ...], command: click.Command) -> None:
     told = CliRunner().invoke(cli, [*path, "--help"])
     assert told.exit_code == 0
@@ -110,13 +117,25 @@ def test_every_command_is_documented_with_an_example(path: tuple[str, ...], comm
         assert parameter.help or parameter.show_default or isinstance(parameter.type, click.Choice), parameter.name
 
 
+# A daemon prints nothing, and a shell's script is a script.
+WITHOUT_JSON = {("completion",), ("model", "run"), ("owner", "run")}
+
+
+@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=_name_of)
+def test_every_command_that_prints_data_prints_it_for_programs_too(
+    path: tuple[str, ...], command: click.Command
+) -> None:
+    has_it = any("--json" in parameter.opts for parameter in command.params)
+    assert has_it is (path not in WITHOUT_JSON), "add --json, or name it in WITHOUT_JSON with a reason"
+
+
 def test_every_group_is_documented_and_exit_codes_are_told() -> None:
     told = CliRunner().invoke(cli, ["--help"]).output
     for name in cli.commands:
         assert name in told
     for code in range(10):
         assert re.search(rf"\b{code} [a-z]", told), f"exit code {code} is not told"
-    for name in ("model", "owner", "policy"):
+    for name in ("config", "data", "model", "owner", "policy", "tasks"):
         assert CliRunner().invoke(cli, [name, "--help"]).exit_code == 0
 
 
@@ -156,7 +175,6 @@ def test_the_version_is_told() -> None:
     ("arguments", "says"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["owner", "run"], "Missing option '--data'"),
         (["model", "run"], "Missing option '--test'"),
         (["owner", "run", "--data"], "requires an argument"),
         (["tasks", "--chain-id", "one"], "not a valid integer"),
@@ -410,13 +428,13 @@ async def test_tasks_are_listed_for_people_and_for_programs(anvil: chain_process
         code, out, err = await run_beside("tasks", *where)
         assert (code, out, err) == (0, "", "no tasks yet\n")
         code, out, _ = await run_beside("tasks", *where, "--json")
-        assert json.loads(out) == {"schema": 1, "tasks": []}
+        assert json.loads(out) == {"version": 1, "command": "tasks list", "data": {"tasks": []}}
         await market.create()
         code, out, _ = await run_beside("tasks", *where)
         assert code == 0
         assert re.match(r" +1 joining +round 0 of 2, 0 owners, 1000000000000000 wei a round", out)
         code, out, _ = await run_beside("tasks", *where, "--json")
-        (task,) = json.loads(out)["tasks"]
+        (task,) = json.loads(out)["data"]["tasks"]
         assert (task["task"], task["status"], task["stake_wei"]) == (1, "joining", 4 * 10**15)
 
 
@@ -432,8 +450,8 @@ def test_the_policy_in_force_is_shown_with_its_defaults_marked(tmp_path: Path) -
     assert re.match(r'architectures +\["\*"\] +\(default\) +patterns', lines["architectures"])
     assert out.endswith("local noise: noise_multiplier 0, clip_norm 2, delta 1e-05\n")
     code, out, _ = run_here("policy", "show", "--home", tmp_path, "--json")
-    said = json.loads(out)
-    assert (code, said["schema"]) == (0, 1)
+    said = json.loads(out)["data"]
+    assert code == 0
     assert said["policy"]["minimum_reward"] == {"value": 7, "default": False}
     assert said["policy"]["maximum_epsilon"] == {"value": None, "default": True}
     assert said["policy"]["blocked_model_owners"] == {"value": [], "default": True}
@@ -469,8 +487,8 @@ def test_the_ledger_is_shown_for_people_and_for_programs(tmp_path: Path) -> None
         f"task 3 of 0x{'01' * 20}: 2 rounds, 64 of 80 rows in each, in groups of 3, softmax, envelope, "
         "noise 4, epsilon 0.750 by then\nepsilon 0.750 at delta 1e-05, over all rounds\n",
     )
-    said = json.loads(run_here("ledger", "--home", tmp_path, "--json")[1])
-    assert (said["schema"], said["epsilon"], len(said["rounds"])) == (1, 0.75, 2)
+    said = json.loads(run_here("ledger", "--home", tmp_path, "--json")[1])["data"]
+    assert (said["epsilon"], len(said["rounds"])) == (0.75, 2)
     assert said["rounds"][1]["model_owner"] == "0x" + "01" * 20
     assert (said["rounds"][1]["batch_rows"], said["rounds"][1]["rows"]) == (64, 80)
     with contextlib.closing(Journal(tmp_path / "journal.sqlite")) as journal:
@@ -488,7 +506,7 @@ async def test_a_policy_is_checked_against_a_task(anvil: chain_process.Chain, ho
         asked = "policy", "check", "--home", home, "--chain", url, "--market", address, "--task", 1
         assert await run_beside(*asked) == (0, "task 1 would be joined\n", "")
         code, out, _ = await run_beside(*asked, "--json", "--data", rows)
-        assert (code, json.loads(out)) == (0, {"schema": 1, "task": 1, "joins": True, "reasons": []})
+        assert (code, json.loads(out)) == (0, envelope("policy check", {"task": 1, "joins": True, "reasons": []}))
         (home / "config.toml").write_text('[policy]\nminimum_reward = 10000000000000000\nprotections = ["none"]\n')
         reward = r"task 1 pays 1000000000000000 wei .* wants 10000000000000000 \(minimum_reward\)"
         await refused_there(2, *asked, says=reward, cure="change minimum_reward under .policy.")
@@ -496,7 +514,7 @@ async def test_a_policy_is_checked_against_a_task(anvil: chain_process.Chain, ho
         await refused_there(2, *asked, "--max-stake", 1, says="wants a stake of .* the policy allows 1 ")
         code, out, _ = await run_beside(*asked, "--json")
         assert code == 2
-        assert [reason["key"] for reason in json.loads(out)["reasons"]] == ["minimum_reward", "protections"]
+        assert [reason["key"] for reason in json.loads(out)["data"]["reasons"]] == ["minimum_reward", "protections"]
         await refused_there(4, *asked[:-1], 5, says="NoSuchTask|no task 5")
 
 

@@ -1,11 +1,12 @@
 """Settings: flags over the file over defaults, and mistakes in words that name the cure."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omnilytics.daemon.config import Settings, load_settings
+from omnilytics.daemon.config import Settings, find_settings, load_settings
 from omnilytics.peers.errors import ConfigurationError
 
 
@@ -167,3 +168,63 @@ def test_everything_lives_in_the_home(tmp_path: Path) -> None:
     settings: Any = Settings(tmp_path)
     for name in ("journal_path", "log_path", "keys_folder", "password_path"):
         assert getattr(settings, name).parent == tmp_path
+
+
+def test_the_environment_is_over_the_file_and_under_flags(tmp_path: Path) -> None:
+    write(tmp_path, 'chain = "http://file"\nfinality_depth = 7\ngas_tip = 3\n')
+    environment = {
+        "OMNILYTICS_CHAIN": "http://environment",
+        "OMNILYTICS_FINALITY_DEPTH": "9",
+        "OMNILYTICS_CHAIN_ID": "31337",
+        "OMNILYTICS_POLL_SECONDS": "1.5",
+        "OMNILYTICS_VERBOSE": "True",
+        "OMNILYTICS_HOME": "/elsewhere",
+        "OMNILYTICS_PASSWORD_FILE": "/elsewhere/password",
+        "PATH": "/bin",
+    }
+    settings, sources = find_settings(tmp_path, {"finality_depth": 1, "broker": None}, environment)
+    assert (settings.chain, settings.finality_depth, settings.chain_id) == ("http://environment", 1, 31337)
+    assert (settings.poll_seconds, settings.verbose, settings.gas_tip) == (1.5, True, 3)
+    told = {name: sources[name] for name in ("chain", "finality_depth", "gas_tip", "broker", "verbose")}
+    assert told == {
+        "chain": "OMNILYTICS_CHAIN",
+        "finality_depth": "flag",
+        "gas_tip": "config.toml",
+        "broker": "default",
+        "verbose": "OMNILYTICS_VERBOSE",
+    }
+
+
+def test_every_setting_has_a_source_and_a_variable(tmp_path: Path) -> None:
+    _, sources = find_settings(tmp_path, {}, {})
+    assert set(sources) == {entry.name for entry in fields(Settings)} - {"home", "tables"}
+    for name in sources:
+        with pytest.raises(ConfigurationError, match="did you mean OMNILYTICS_"):
+            load_settings(tmp_path, {}, {f"OMNILYTICS_{name.upper()}X": "1"})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "says"),
+    [
+        ("OMNILYTICS_MARKT", "0x", "unknown variable OMNILYTICS_MARKT.*did you mean OMNILYTICS_MARKET"),
+        ("OMNILYTICS_XYZZY", "s3cret", "unknown variable OMNILYTICS_XYZZY in the environment$"),
+        ("OMNILYTICS_GAS_TIP", "s3cret", "OMNILYTICS_GAS_TIP in the environment is not a number"),
+        ("OMNILYTICS_CHAIN_ID", "1.5", "OMNILYTICS_CHAIN_ID in the environment is not a number"),
+        ("OMNILYTICS_VERBOSE", "s3cret", "OMNILYTICS_VERBOSE in the environment is not true or false"),
+        ("OMNILYTICS_POLL_SECONDS", "nan", "option 'poll_seconds' is not finite"),
+        ("OMNILYTICS_GAS_TIP", "-1", "option 'gas_tip' is negative"),
+    ],
+)
+def test_a_variable_that_cannot_be_is_named_and_its_value_is_not(
+    tmp_path: Path, variable: str, text: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load_settings(tmp_path, {}, {variable: text})
+    assert "s3cret" not in caught.value.message + caught.value.help
+
+
+def test_the_process_environment_is_read_where_no_other_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNILYTICS_MARKET", "0x" + "ab" * 20)
+    assert load_settings(tmp_path, {}).market_address == b"\xab" * 20

@@ -49,7 +49,7 @@ class ChainOfFacts:
             raise ChainError("cannot reach RPC")
 
     async def head(self) -> Head:
-        return Head(100, 500, bytes(32), 0)
+        return Head(100, 500, bytes(32), 0, bytes(32))
 
     async def members(self, task: int, block: int | None = None) -> tuple[Member, ...]:
         self._count("members")

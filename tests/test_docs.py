@@ -30,16 +30,13 @@ def test_every_link_and_every_script_named_is_there(document: Path) -> None:
 
 
 def test_every_option_of_the_readme_is_one() -> None:
-    from omnilytics.daemon.commands.model import run as model
-    from omnilytics.daemon.commands.monitor import monitor
-    from omnilytics.daemon.commands.owner import run as owner
     from scripts.coordinator_main import main as coordinator
     from scripts.testbed_main import main as testbed
+    from scripts.write_commands_main import commands
 
-    known = {
-        name for command in (testbed, coordinator, model, monitor, owner) for p in command.params for name in p.opts
-    }
-    known |= {"--help", "--home"}
+    ours = [command for _, command in commands()]
+    known = {name for command in (testbed, coordinator, *ours) for p in command.params for name in p.opts}
+    known |= {"--help"}
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", text):
         assert option in known, option

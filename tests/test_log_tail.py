@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 from omnilytics.daemon.log import LEVELS, Logger
-from omnilytics.daemon.log_tail import MAX_LINE_LETTERS, LogTail, Reading
+from omnilytics.daemon.log_tail import MAX_LINE_LETTERS, Reading, RecentLines
 
 
-def tail_of(count: int, kept: int = 1000) -> LogTail:
-    tail = LogTail("life", kept)
+def tail_of(count: int, kept: int = 1000) -> RecentLines:
+    tail = RecentLines("life", kept)
     for seq in range(1, count + 1):
         tail.add(seq, seq % 2, json.dumps({"seq": seq, "msg": ""}))
     return tail
@@ -57,11 +57,11 @@ def test_a_cursor_of_another_life_or_of_no_sense_begins_anew() -> None:
     for cursor in ("other:3", "life", "life:", "life:x", "life:-1", "life:٣", ":", "::"):
         assert seqs(tail.read(cursor, 0, 2)) == [3, 4], cursor
     assert seqs(tail.read("life:" + "9" * 60, 0, 2)) == [], "from the future: nothing yet"
-    assert LogTail("new").read("life:7", 0, 5) == Reading((), "new:0", 0)
+    assert RecentLines("new").read("life:7", 0, 5) == Reading((), "new:0", 0)
 
 
 def test_a_line_that_is_too_long_loses_its_data() -> None:
-    tail = LogTail("life")
+    tail = RecentLines("life")
     tail.add(1, 0, json.dumps({"seq": 1, "msg": "m" * 9000, "data": {"distances": "9" * 9000}}))
     (line,) = tail.read("", 0, 1).lines
     assert set(line) == {"seq", "msg"} and len(json.dumps(line)) < MAX_LINE_LETTERS

@@ -41,10 +41,10 @@ def bad(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_once_ends_with_0_where_all_is_well_and_10_where_an_alert_stands(good: Path, bad: Path) -> None:
     code, out, err = run_here("monitor", "--once", "--json", good)
-    view = json.loads(out)
+    view = json.loads(out)["data"]
     assert (code, err, view["schema"], view["alerts"]) == (0, "", 1, [])
     code, out, err = run_here("monitor", "--once", "--json", bad)
-    view = json.loads(out)
+    view = json.loads(out)["data"]
     assert (code, err) == (ALERT_EXIT_CODE, "")
     assert {alert["code"] for alert in view["alerts"]} == {"silent", "unclaimed"}
     assert view["alerts"][0]["help"]
@@ -60,7 +60,7 @@ def test_logs_come_through_a_pipe(good: Path) -> None:
     lines = b"".join(path.read_bytes() for path in sorted((good / "logs").iterdir()))
     with mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines))):
         code, out, _ = run_here("monitor", "--once", "--json", "-")
-    view = json.loads(out)
+    view = json.loads(out)["data"]
     assert code == 0 and view["honesty"]["records"] == lines.count(b"\n")
     assert view["tasks"][0]["money"]["paid_wei"] == 27 * 10**15
 
@@ -72,7 +72,8 @@ def test_logs_of_several_machines_are_one_market(good: Path, tmp_path: Path) -> 
         (folder / path.name).write_bytes(path.read_bytes())
     code, out, _ = run_here("monitor", "--replay", "--json", *sorted(tmp_path.iterdir()))
     assert code == 0
-    parted, whole = json.loads(out), json.loads(run_here("monitor", "--replay", "--json", good)[1])
+    parted = json.loads(out)["data"]
+    whole = json.loads(run_here("monitor", "--replay", "--json", good)[1])["data"]
     assert parted["tasks"] == whole["tasks"]
 
 
@@ -231,7 +232,7 @@ def test_old_rounds_live_on_in_the_totals_alone(tmp_path: Path, monkeypatch: pyt
     """JSON, text and page hold the newest rounds; the totals hold all."""
     monkeypatch.setattr(fold, "MAX_ROUNDS", 10)
     MadeUpMarket(rounds=30, ends=False).files(tmp_path)
-    view = json.loads(run_here("monitor", "--replay", "--json", tmp_path)[1])
+    view = json.loads(run_here("monitor", "--replay", "--json", tmp_path)[1])["data"]
     (task,) = view["tasks"]
     assert len(task["timeline"]) == 10 and task["forgotten_rounds"] == 20
     assert task["gas"]["functions"]["commit"]["count"] == 270

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from omnilytics.daemon.control.report import policy_report, task_report
+from omnilytics.daemon.control.report import earnings_report, policy_report, task_report
+from omnilytics.daemon.earnings import Earnings, TaskEarnings
 from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.ui.view import health_badge, log_lines, offer, offered, page_view, playing, policy_rows
@@ -41,16 +42,11 @@ TASK: dict[str, Any] = {
     "decision": None,
 }
 TASKS: dict[str, Any] = {"ask_first": True, "tasks": [TASK]}
-EARNINGS: dict[str, Any] = {
-    "tasks": [
-        {"task": 1, "status": "ended", "paid_wei": 5, "withdrawable_wei": 0, "withdrawn_wei": 10**18},
-    ],
-    "left_out": 3,
-    "credits_wei": 0,
-    "paid_wei": 5,
-    "withdrawable_wei": 0,
-    "withdrawn_wei": 10**18,
-}
+EARNINGS: dict[str, Any] = earnings_report(
+    Earnings(
+        bytes(20), 9, (TaskEarnings(1, "owner", "ended", 5, 5, 3, 2, 10**18), TaskEarnings(2, "owner", "joining")), 7
+    )
+)
 POLICY = policy_report(Policy(minimum_reward=7), PrivacyOptions(), {"policy": {"minimum_reward": 7}})
 
 
@@ -59,8 +55,12 @@ def test_all_of_it() -> None:
     assert told["title"] == "Data owner 0x1212…1212"
     assert told["tiles"][0] == ["1.000000 ether", "balance"]
     assert told["tiles"][1] == ["block 5", "chain 31337, seen 1 s ago"]
-    assert told["earnings"]["rows"] == [["1", "ended", "5 wei", "0 wei", "1.000000 ether"]]
-    assert told["earnings"]["left_out"] == 3 and told["notes"] == [] and told["playing"] == []
+    assert told["earnings"]["rows"] == [
+        ["2", "joining", "0", "0 wei", "0 wei", "0 wei", "0 wei"],
+        ["1", "ended", "5", "5 wei", "3 wei", "2 wei", "1.000000 ether"],
+    ]
+    assert [tile[0] for tile in told["earnings"]["tiles"]] == ["5 wei", "3 wei", "9 wei", "1.000000 ether"]
+    assert told["notes"] == [] and told["playing"] == []
     model = page_view(STATUS | {"role": "model"}, None, None, {})
     assert model["title"].startswith("Model owner") and model["policy"] is None is model["tasks"] is model["earnings"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, an entry for each round.")
+@json_option
 def ledger(home: Path, as_json: bool) -> None:
     """Show what was posted to whom: rounds, rows, protection, and epsilon where there was noise.
 
@@ -30,7 +30,7 @@ def ledger(home: Path, as_json: bool) -> None:
     found = read_ledger(home / "journal.sqlite")
     if as_json:
         rounds = [_as_json(exposure) for exposure in found.exposures]
-        click.echo(json.dumps({"schema": 1, "rounds": rounds, "epsilon": _epsilon(found)}))
+        emit("ledger", {"rounds": rounds, "epsilon": _epsilon(found)}, True, "")
         return
     in_order = sorted(found.exposures, key=lambda entry: (entry.task, entry.round))
     for _, entries in groupby(in_order, lambda entry: entry.task):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from omnilytics.daemon.commands.envelope import emit
 from omnilytics.peers.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _finished(
     if prometheus_file is not None:
         _metrics_to(prometheus_file)(view)
     if as_json:
-        click.echo(json.dumps(view))
+        emit("monitor", view, True, "")
     elif once or replay:
         from omnilytics.daemon.monitor.terminal import print_text
 

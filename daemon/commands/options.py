@@ -23,7 +23,12 @@ _NETWORK = (
     click.option("--gas-tip", type=int, metavar="WEI", help="Priority fee for a gas."),
     click.option("--poll-seconds", type=float, help="How often the chain is asked for news."),
     click.option("--patience-seconds", type=float, help="How long mates are waited for before sitting a round out."),
-    click.option("--password-file", type=click.Path(path_type=Path), help="Default: HOME/password."),
+    click.option(
+        "--password-file",
+        envvar="OMNILYTICS_PASSWORD_FILE",
+        type=click.Path(path_type=Path),
+        help="Default: HOME/password.",
+    ),
     click.option("--verbose", is_flag=True, default=None, help="Readable log on the terminal too."),
 )
 
@@ -47,13 +52,19 @@ def network_options(command: _Command) -> _Command:
     return home_option(command)
 
 
-def settings_from(options: dict[str, Any]) -> tuple[Settings, Path]:
-    """Takes the shared options out of a command's arguments: (settings, password file)."""
+def overrides_from(options: dict[str, Any]) -> tuple[Path, Path | None, dict[str, Any]]:
+    """Takes the shared options out of a command's arguments: (home, password file, settings given as flags)."""
     home: Path = options.pop("home")
     password_file: Path | None = options.pop("password_file")
     names = (
         "chain", "check_chain", "chain_id", "market", "broker", "finality_depth", "gas_price_cap", "gas_tip",
         "poll_seconds", "patience_seconds", "verbose",
     )  # fmt: skip
-    settings = load_settings(home, {name: options.pop(name) for name in names})
+    return home, password_file, {name: options.pop(name) for name in names}
+
+
+def settings_from(options: dict[str, Any]) -> tuple[Settings, Path]:
+    """Takes the shared options out of a command's arguments: (settings, password file)."""
+    home, password_file, overrides = overrides_from(options)
+    settings = load_settings(home, overrides)
     return settings, password_file or settings.password_path

@@ -18,7 +18,12 @@ def owner() -> None:
 
 @owner.command()
 @network_options
-@click.option("--data", type=click.Path(path_type=Path, dir_okay=False), required=True, help=".npz (X, y) or .csv.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE|NAME",
+    help=".npz (X, y) or .csv, or a name of omnilytics data list (default: the only one there).",
+)
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
 @click.option(
     "--task",
@@ -31,7 +36,7 @@ def owner() -> None:
 @click.option("--allow-thin-sums", is_flag=True, help="Join tasks whose group sums could give single rows away.")
 @click.option("--seed", help="Draw batches from this seed instead of fresh entropy: testbeds only.")
 def run(
-    data: Path,
+    data: Path | None,
     label: str | None,
     task: int | None,
     max_stake: int | None,
@@ -48,8 +53,10 @@ def run(
                  --market 0x5FbD... --broker mqtt://127.0.0.1:1883 --data rows.npz
     """
     with leaving_at_once():
+        from omnilytics.daemon.data_registry import choose, read_registry
         from omnilytics.daemon.run import OwnerOptions, run_owner
 
         settings, password_file = settings_from(options)
-        chosen = OwnerOptions(data, label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
+        rows = choose(read_registry(settings.table("data"), settings.home), data, label)
+        chosen = OwnerOptions(rows.file, rows.label, task, max_stake, withdraw_to, seed, restore_stake, allow_thin_sums)
         run_owner(settings, password_file, chosen)

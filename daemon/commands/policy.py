@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option, network_options, settings_from
 from omnilytics.daemon.config import Settings, load_settings
 
@@ -28,7 +29,7 @@ def policy() -> None:
 
 @policy.command()
 @home_option
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+@json_option
 def show(home: Path, as_json: bool) -> None:
     """Show the policy in force, and which of it is default.
 
@@ -43,11 +44,10 @@ def show(home: Path, as_json: bool) -> None:
     chosen, privacy = read_policy(table), read_privacy(privacy_table)
     if as_json:
         said = {
-            "schema": 1,
             "policy": _entries(vars(chosen), table),
             "privacy": _entries(vars(privacy), privacy_table),
         }
-        click.echo(json.dumps(said))
+        emit("policy show", said, True, "")
         return
     told = meanings()
     for name, value in vars(chosen).items():
@@ -82,7 +82,7 @@ def _toml(value: Any) -> str:
 @click.option("--data", type=click.Path(path_type=Path, dir_okay=False), help="Own rows (default: enough of them).")
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
 @click.option("--max-stake", type=int, metavar="WEI", help="As for owner run.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout, with all reasons.")
+@json_option
 def check(
     task: int, data: Path | None, label: str | None, max_stake: int | None, as_json: bool, **options: Any
 ) -> None:
@@ -98,7 +98,7 @@ def check(
     found = asyncio.run(_objections(settings, task, data, label, max_stake))
     if as_json:
         reasons = [{"key": objection.key, "reason": objection.reason} for objection in found]
-        click.echo(json.dumps({"schema": 1, "task": task, "joins": not found, "reasons": reasons}))
+        emit("policy check", {"task": task, "joins": not found, "reasons": reasons}, True, "")
         sys.exit(_REFUSED if found else 0)
     if found:
         raise found[0].error()

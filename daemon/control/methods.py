@@ -13,16 +13,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Protocol
 
 from omnilytics.daemon.control import report
-from omnilytics.daemon.control.earnings import earnings_of
 from omnilytics.daemon.control.json_rpc import Method, Whole, Word
 from omnilytics.daemon.control.server import ControlServer
 from omnilytics.daemon.control.task_list import TaskList
+from omnilytics.daemon.earnings import read_earnings
 from omnilytics.daemon.log import LEVELS
 from omnilytics.daemon.node import Node
 from omnilytics.peers.errors import ChainError, ControlError
 from omnilytics.peers.market import TaskSnapshot
 
 MOST_LINES = 500
+# The newest whose earnings are told; each costs some calls.
+MOST_TASKS = 64
 _TASK = Whole(1, 2**63 - 1)
 
 
@@ -170,10 +172,12 @@ class DaemonControl:
         return await self._tasks.read(self._taken())
 
     async def earnings(self) -> dict[str, Any]:
-        """By task: paid, still to withdraw, withdrawn."""
+        """By task: paid, withdrawn, still to withdraw, at stake; and what is of no single task."""
         self._need_chain()
         node = self._node
-        return await earnings_of(node.chain, node.me, sorted(self._taken() | set(node.journal.joined_tasks())))
+        tasks = sorted(self._taken() | set(node.journal.joined_tasks()))[-MOST_TASKS:]
+        found = await read_earnings(node.chain, node.me, node.settings.finality_depth, tasks)
+        return report.earnings_report(found)
 
     async def policy(self) -> dict[str, Any]:
         """The policy in force."""

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from omnilytics.daemon.earnings import Earnings
 from omnilytics.daemon.monitor.findings import amount_in_ether
 from omnilytics.daemon.policy import Policy, meanings
 from omnilytics.daemon.training.private import PrivacyOptions
@@ -80,6 +81,30 @@ def policy_report(policy: Policy, privacy: PrivacyOptions, tables: Mapping[str, 
             for key, value in values.items()
         }
     return said
+
+
+def earnings_report(found: Earnings) -> dict[str, Any]:
+    """What an account has earned, as omnilytics earnings has it."""
+    return {
+        "block": found.block,
+        "paid_wei": found.paid,
+        "withdrawn_wei": found.withdrawn,
+        "withdrawable_wei": found.withdrawable,
+        "credits_wei": found.credits,
+        "tasks": [
+            {
+                "task": entry.task,
+                "role": entry.role,
+                "status": entry.status,
+                "paid_rounds": entry.paid_rounds,
+                "paid_wei": entry.paid,
+                "withdrawn_wei": entry.withdrawn,
+                "withdrawable_wei": entry.withdrawable,
+                "staked_wei": entry.staked,
+            }
+            for entry in found.tasks
+        ],
+    }
 
 
 def ether(wei: int | None) -> str:

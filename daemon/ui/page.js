@@ -94,9 +94,8 @@ function draw(view) {
   if (view.earnings) {
     parts.push(["h2", {}, "Earnings"], tiles(view.earnings.tiles));
     if (view.earnings.rows.length) {
-      parts.push(table("earnings by task", ["task", "status", "paid", "to be collected", "collected"], view.earnings.rows, [1]));
+      parts.push(table("earnings by task", ["task", "status", "rounds paid", "paid", "withdrawn", "to be withdrawn", "at stake"], view.earnings.rows, [1]));
     }
-    if (view.earnings.left_out) parts.push(["p", { class: "quiet" }, `${view.earnings.left_out} older tasks are left out.`]);
   }
   if (view.policy) {
     parts.push(["h2", {}, "Policy"], ["details", {}, ["summary", {}, "what this daemon joins"],

@@ -129,24 +129,26 @@ def offer(task: Data) -> Data:
 
 
 def earned(earnings: Data) -> Data:
-    """Sums, and a row a task."""
+    """Sums, and a row a task, newest first."""
     return {
         "tiles": [
-            [ether(earnings["paid_wei"]), "paid by the tasks below"],
-            [ether(earnings["withdrawable_wei"]), "to be collected, stakes included"],
-            [ether(earnings["withdrawn_wei"]), "collected so far, stakes included"],
+            [ether(earnings["paid_wei"]), "paid"],
+            [ether(earnings["withdrawn_wei"]), "of it withdrawn"],
+            [ether(earnings["withdrawable_wei"]), "to be withdrawn, with stakes"],
+            [ether(sum(row["staked_wei"] for row in earnings["tasks"])), "at stake"],
         ],
         "rows": [
             [
                 str(row["task"]),
                 row["status"],
+                str(row["paid_rounds"]),
                 ether(row["paid_wei"]),
-                ether(row["withdrawable_wei"]),
                 ether(row["withdrawn_wei"]),
+                ether(row["withdrawable_wei"]),
+                ether(row["staked_wei"]),
             ]
-            for row in earnings["tasks"]
+            for row in reversed(earnings["tasks"])
         ],
-        "left_out": earnings["left_out"],
     }
 
 
