@@ -39,8 +39,8 @@ from omnilytics.peers.errors import (
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 LEAST_FREE_BYTES = 64 * 2**20
-# What commit, post and a turn of settling cost an owner in a round, as scripts/testbed shows them, with room for more:
-# a post of 120 kB of calldata alone is 5 million gas.
+# Twice what commit and post of the testbed's model (4,895 values) cost an owner in a round, 474,000 gas, for turns of
+# settling too; gas grows with the values of a vector, so a large model needs more.
 ROUND_GAS = 1_000_000
 ROUNDS_AHEAD = 10
 
@@ -279,10 +279,13 @@ async def balance(patient: Patient) -> str:
     has = await chain.balance(keys.address)
     if has < needed:
         raise FundsError(
-            f"account {keys.account.address} has {has} wei; gas of {ROUNDS_AHEAD} rounds may cost {needed} wei",
+            f"account {keys.account.address} has {has} wei; {ROUNDS_AHEAD} rounds of a million gas each may cost "
+            f"{needed} wei",
             help=f"send at least {needed - has} wei to {keys.account.address}; stakes and escrow come on top",
         )
-    return f"{has} wei; gas of {ROUNDS_AHEAD} rounds may cost {needed} wei, stakes and escrow come on top"
+    return (
+        f"{has} wei; {ROUNDS_AHEAD} rounds of a million gas each may cost {needed} wei, stakes and escrow come on top"
+    )
 
 
 async def broker(patient: Patient) -> str:

@@ -14,9 +14,9 @@ import aiomqtt
 import pytest
 
 from omnilytics.daemon import broker as broker_module
-from omnilytics.daemon.broker import Arrived, Broker, BrokerAddress, parse_broker_url
+from omnilytics.daemon.broker import Arrived, Broker, BrokerAddress, parse_broker_url, round_trip
 from omnilytics.daemon.log import Logger
-from omnilytics.peers.errors import ConfigurationError
+from omnilytics.peers.errors import BrokerError, ConfigurationError
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, topic
 from scripts import broker_process
 from scripts.embedded_broker import EmbeddedBroker
@@ -306,3 +306,41 @@ def test_what_is_no_address_is_refused_without_its_password(url: str) -> None:
 
 def test_a_password_does_not_show() -> None:
     assert "hunter2" not in repr(parse_broker_url("mqtt://user:hunter2@host"))
+
+
+# ------------------------------------------------------------------- the round trip
+
+
+async def test_a_round_trip_beside_a_daemon_leaves_its_session_alone(broker: broker_process.Broker) -> None:
+    async with connection(broker.url, ALICE) as alice, connection(broker.url, BOB) as bob:
+        assert 0 < await round_trip(broker.url, RUN, ALICE) < PATIENCE
+        bob.broker.send(1, 1, ALICE, b"still there")
+        await eventually(lambda: bool(alice.messages))
+        assert [message.payload for message in alice.messages] == [b"still there"]
+        assert alice.broker.dropped == 0
+        assert (ALICE, False) not in bob.presence
+
+
+async def test_a_broker_that_is_not_there_or_is_none_is_told() -> None:
+    with pytest.raises(BrokerError, match=r"cannot reach broker 127\.0\.0\.1:1: "):
+        await round_trip("mqtt://alice:hunter2@127.0.0.1:1", RUN, ALICE)
+    with pytest.raises(ConfigurationError, match="broker URL"):
+        await round_trip("http://host", RUN, ALICE)
+
+    async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    for handler, seconds in ((answer, PATIENCE), (silence, 0.3)):
+        server = await asyncio.start_server(handler, "127.0.0.1", 0)
+        async with server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(BrokerError) as caught:
+                await round_trip(f"mqtt://alice:hunter2@127.0.0.1:{port}", RUN, ALICE, seconds)
+            assert f"127.0.0.1:{port}" in caught.value.message
+            assert "hunter2" not in caught.value.message

@@ -283,7 +283,7 @@ async def server(status: int, text: str, kind: str, pause: float = 0.0) -> Async
         return web.Response(status=status, text=text, content_type=kind)
 
     app = web.Application()
-    app.router.add_post("/", answer)
+    app.router.add_post("/{path:.*}", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -319,6 +319,18 @@ async def test_an_rpc_that_talks_nonsense_is_a_chain_error(status: int, text: st
                 await call
         with contextlib.suppress(ChainError):
             assert await chain.receipt(bytes(32)) is None
+        await chain.close()
+
+
+@pytest.mark.parametrize("status", [403, 404, 200])
+async def test_the_key_in_a_providers_url_is_in_no_error(status: int) -> None:
+    async with server(status, "see the documentation", "text/plain") as url:
+        chain = Chain(f"{url}/v3/0123456789abcdef", bytes(20))
+        for call in (chain.connect(), chain.head(), chain.send_raw(b"\x02")):
+            with pytest.raises(ChainError) as caught:
+                await call
+            assert url in str(caught.value)
+            assert "0123456789abcdef" not in str(caught.value) + caught.value.help
         await chain.close()
 
 

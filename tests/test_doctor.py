@@ -44,7 +44,7 @@ class ChainFake:
 
     async def head(self) -> Head:
         self._trouble("head")
-        return Head(7, int(self.time), bytes(32), 10**9)
+        return Head(7, int(self.time), bytes(32), 10**9, bytes(32))
 
     async def connect(self, expected_chain_id: int | None = None) -> None:
         self._trouble("connect")

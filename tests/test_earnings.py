@@ -53,7 +53,7 @@ class Views:
     async def head(self) -> Any:
         from omnilytics.daemon.chain import Head
 
-        return Head(9, 0, bytes(32), 0)
+        return Head(9, 0, bytes(32), 0, bytes(32))
 
     async def task_count(self) -> int:
         return len(self.tasks)
