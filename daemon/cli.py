@@ -7,6 +7,7 @@ import sys
 import click
 
 from omnilytics.daemon.commands.background import restart, start, stop
+from omnilytics.daemon.commands.health import health
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
@@ -32,6 +33,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(health)
 cli.add_command(init)
 cli.add_command(ledger)
 cli.add_command(model)
