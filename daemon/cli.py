@@ -14,6 +14,7 @@ from omnilytics.daemon.commands.configuration import config
 from omnilytics.daemon.commands.data import data
 from omnilytics.daemon.commands.doctor import doctor
 from omnilytics.daemon.commands.earnings import earnings, withdraw
+from omnilytics.daemon.commands.health import health
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.keys import keys
 from omnilytics.daemon.commands.ledger import ledger
@@ -50,6 +51,7 @@ cli.add_command(config)
 cli.add_command(data)
 cli.add_command(doctor)
 cli.add_command(earnings)
+cli.add_command(health)
 cli.add_command(init)
 cli.add_command(keys)
 cli.add_command(ledger)

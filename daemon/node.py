@@ -22,6 +22,7 @@ from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
+from omnilytics.daemon.health_file import HEALTH_NAME, HealthFile
 from omnilytics.daemon.home_lock import lock_home as lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
@@ -175,6 +176,7 @@ class Node:
             lambda: hasattr(self, "broker") and self.broker.connected.is_set(),
             lambda: surroundings.disk_free(settings.home),
             os.environ if surroundings.signals else {},
+            HealthFile(settings.home / HEALTH_NAME, surroundings.wall) if surroundings.signals else None,
         )
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
         self.broker: Broker

@@ -17,6 +17,7 @@ from omnilytics.daemon.desktop import EVENTS as DESKTOP_EVENTS
 from omnilytics.daemon.desktop import Desktop, notifier
 from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.health import BLOCKING, WORTH_A_WORD, Health, HealthFacts, health
+from omnilytics.daemon.health_file import HealthFile
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.service_manager import ServiceManager
 from omnilytics.daemon.transactions import TransactionQueue
@@ -47,12 +48,15 @@ class Upkeep:
         broker_connected: Callable[[], bool],
         disk_free: Callable[[], int | None],
         environment: Mapping[str, str],
+        health_file: HealthFile | None = None,
     ) -> None:
-        """clock: monotonic seconds; environment: where a service manager and a desktop make themselves known."""
+        """clock: monotonic seconds; environment: where a service manager and a desktop make themselves known;
+        health_file: where to write down how we are."""
         self._settings, self._me, self._log, self._clock = settings, me, log, clock
         self._chain, self._transactions, self._heads = chain, transactions, heads
         self._broker_connected, self._disk_free = broker_connected, disk_free
         self._manager = ServiceManager.of(environment)
+        self._file = health_file or HealthFile(None, clock)
         self._connected = self._stopping = False
         self._step_began: float | None = None
         self._moved_at: float | None = None
@@ -109,12 +113,15 @@ class Upkeep:
     def ready(self) -> None:
         """The chain was reached, and it is the right one: the work begins."""
         self._connected = True
-        self._manager.ready(self.health().status)
+        verdict = self.health()
+        self._manager.ready(verdict.status)
+        self._file.write(verdict)
 
     def stopping(self) -> None:
         """The daemon is about to end."""
         self._stopping = True
         self._manager.stopping()
+        self._file.remove()
 
     async def run(self) -> None:
         """Looks after it all until cancelled."""
@@ -127,6 +134,7 @@ class Upkeep:
                 await self._look_at_balance()
             verdict = self.health()
             self._manager.report(verdict.status, verdict.live)
+            self._file.write(verdict)
             await asyncio.sleep(pause)
 
     # -------------------------------------------------------------------- money

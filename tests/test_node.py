@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from omnilytics.daemon.node import lock_home
+from omnilytics.daemon.home_lock import lock_home
 with lock_home(Path(sys.argv[1])):
 """
 ME = keys_of("0x" + "42" * 32, "me")
@@ -137,6 +138,47 @@ async def test_a_hangup_reopens_the_log(anvil: chain_process.Chain, settings: Se
             os.kill(os.getpid(), signal.SIGHUP)
             await eventually(settings.log_path.exists)
         assert records(settings.home, "daemon.exit")
+
+
+async def test_signals_say_more_and_less(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+        async with playing(Node(on(market, settings), ME, "owner"), part):
+            await eventually(lambda: bool(part.events))
+            os.kill(os.getpid(), signal.SIGUSR2)
+            await eventually(lambda: len(records(settings.home, "log.level")) == 1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await eventually(lambda: len(records(settings.home, "log.level")) == 2)
+        assert [line["level"] for line in records(settings.home, "log.level")] == ["info", "debug"]
+
+
+async def test_a_service_manager_hears_a_whole_life(
+    anvil: chain_process.Chain, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "ear"))
+    monkeypatch.setenv("WATCHDOG_USEC", "50000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "ear"))
+        ear.setblocking(False)
+
+        async def heard(wanted: str) -> list[str]:
+            loop = asyncio.get_running_loop()
+            while True:
+                lines = (await asyncio.wait_for(loop.sock_recv(ear, 4096), PATIENCE)).decode().split("\n")
+                if any(line.startswith(wanted) for line in lines):
+                    return lines
+
+        async with open_market(anvil) as market:
+            await market.create()
+            node, part = Node(on(market, settings), ME, "owner"), Recorder(1)
+            async with playing(node, part):
+                assert (await heard("READY=1"))[1].startswith("STATUS=not ready: waiting for the first block")
+                assert await heard("STATUS=ready")
+                assert await heard("WATCHDOG=1")
+                assert node.upkeep.health().ready
+                assert node.upkeep.balance is not None
+            assert await heard("STOPPING=1")
+        assert records(settings.home, "heartbeat")
 
 
 async def test_what_only_people_can_mend_ends_it_with_its_words(anvil: chain_process.Chain, settings: Settings) -> None:
