@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.ledger import Exposure, Ledger, kind_of
 from omnilytics.daemon.market_log import MarketLog
-from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.policy import Offer, allow_round
 from omnilytics.daemon.posting import PostedVectors, post_parts
@@ -244,7 +245,7 @@ class OwnerPart(OwnerRoundPlayer):
                 [],
                 value=snapshot.params.stake,
             )
-        elif snapshot.state.status is not TaskStatus.JOINING and node.transactions.idle:
+        elif snapshot.state.status is not TaskStatus.JOINING and node.transactions.idle(self._task):
             node.log("task.missed", "the task is closed to new owners", "warning", task=self._task)
             self._done = True
         return True
@@ -357,7 +358,7 @@ class OwnerPart(OwnerRoundPlayer):
     async def _settle(self, snapshot: TaskSnapshot) -> None:
         node, state = self._node, snapshot.state
         key = f"settle {state.round} {state.next_chunk}"
-        if not node.transactions.wanted(key, snapshot.state_block):
+        if not self._wanted(snapshot, key):
             return
         if self._settling is None or self._settling[0] != state.ctx:
             opening = await node.chain.opening(self._task, state.round, snapshot.block)
@@ -373,7 +374,7 @@ class OwnerPart(OwnerRoundPlayer):
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
-        if not node.transactions.wanted("withdraw", snapshot.state_block):
+        if not self._wanted(snapshot, "withdraw"):
             return
         # At the snapshot's own block: another one may be older, or of a fork that does not last.
         amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)

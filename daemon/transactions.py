@@ -1,6 +1,6 @@
 """One queue of transactions for one account: in order, journalled before they are sent, bumped when they stick.
 
-Callers submit a duty by name; a duty that is already on its way, or done in a block that the caller
+Callers submit a duty by its key (see duty_key); a duty that is already on its way, or done in a block that the caller
 has not seen yet, is not sent twice.
 """
 
@@ -36,6 +36,16 @@ MAX_BACKOFF_SECONDS = 30.0
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
 # a commit or post phase, or for drawing the groups. Gas that is not used costs nothing.
 HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
+
+
+def duty_key(task: int, duty: str) -> str:
+    """The key of a task's duty: two tasks never share one, or the one's transaction would pass for the other's."""
+    return f"task {task}: {duty}"
+
+
+def is_duty_of(task: int | None, key: str) -> bool:
+    """Whether a key is that of a duty of this task."""
+    return task is not None and key.startswith(duty_key(task, ""))
 
 
 @dataclass(frozen=True)
@@ -106,10 +116,9 @@ class TransactionQueue:
         self._orders.put_nowait(_Order(key, function, data, value, fields, done))
         return done
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is waiting or on its way."""
-        return not self._pending
+    def idle(self, task: int) -> bool:
+        """Whether nothing of this task is waiting or on its way."""
+        return not any(is_duty_of(task, key) for key in self._pending)
 
     @property
     def pending_count(self) -> int:
