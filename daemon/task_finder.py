@@ -108,12 +108,13 @@ class TaskFinder:
     async def look(self, pick: bool = True) -> AcceptedTask | None:
         """One pass through the market: a task to join, or None. Raises ChainError when the chain cannot be read.
 
-        Tasks that are played already are passed over. Without `pick` all open tasks are listed, and none is picked.
+        Tasks that are joined already are passed over. Without `pick` all open tasks are listed, and none is picked.
         """
         listed: list[Candidate] = []
         found = None
         for task in range(await self._node.chain.task_count(), 0, -1):
-            if task in self._choices.active or task in self._closed:
+            # What was joined once is played now, or over.
+            if task in self._closed or task in self._choices.active or self._node.journal.joins(task):
                 continue
             state = await self._node.chain.state(task)
             if state.status is not TaskStatus.JOINING:
