@@ -20,9 +20,11 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.owner_tasks import OwnerTasks
 from omnilytics.daemon.policy import Policy, read_policy
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
+from omnilytics.daemon.task_finder import TaskFinder
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
 from omnilytics.daemon.training.models import Architecture
@@ -46,6 +48,8 @@ class OwnerOptions:
     seed: str | None = None
     restore_stake: bool = False
     allow_thin_sums: bool = False
+    stay: bool = False
+    max_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,15 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
-def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False) -> Policy:
+def owner_policy(
+    settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False, max_tasks: int | None = None
+) -> Policy:
     """The policy in force: [policy] of the folder's file, with the flags over it. Raises ConfigurationError."""
     policy = read_policy(settings.table("policy"))
     if allow_thin_sums:
         policy = replace(policy, allow_thin_sums=True)
+    if max_tasks is not None:
+        policy = replace(policy, most_tasks=max_tasks)
     return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
@@ -158,7 +166,15 @@ def run_owner(
     statistic: StatisticFunction = honest_statistic,
     part_class: type[OwnerPart] = OwnerPart,
 ) -> None:
-    """Runs a data owner until its task is over or a signal comes."""
+    """Runs a data owner until its task is over or a signal comes; one that stays, until a signal comes.
+
+    What was joined in earlier lives is played on in any case. Raises OmniLyticsError for what only people can mend.
+    """
+    if options.task is not None and (options.stay or (options.max_tasks or 1) > 1):
+        raise ConfigurationError(
+            "--task names the only task to join, --stay and --max-tasks look for more",
+            help="leave one of them out; [policy] model_owners says whose tasks are joined",
+        )
     dataset = read_dataset(options.data, options.label)
     payout = _payout(settings, options.withdraw_to)
     # A testbed's hostile owner has its own statistic, and no privacy to keep.
@@ -170,7 +186,7 @@ def run_owner(
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums, options.max_tasks),
         privacy=privacy,
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
@@ -179,11 +195,23 @@ def run_owner(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner", payout)
-        part = part_class(node, options.task, choices)
-        tasks = TaskList(node.chain, node.journal, part.finder.judge, choices.policy.ask_first)
+        stays = options.task is None and (options.stay or choices.policy.most_tasks > 1)
+        known = options.task or int.from_bytes(node.journal.get("task") or b"", "big")
         policy = policy_report(choices.policy, privacy, settings.tables)
-        control = DaemonControl(node, "owner", lambda: [part], tasks, policy)
-        asyncio.run(node.run(part, control.run))
+        if stays or set(node.journal.unfinished_tasks()) - {known}:
+            tasks = OwnerTasks(node, choices, stays, options.task, part_class)
+            control = DaemonControl(node, "owner", _offers(node, choices, tasks.finder, tasks.look_again), policy)
+            asyncio.run(node.run_all(tasks.play, control.run))
+        else:
+            part = part_class(node, options.task, choices)
+            control = DaemonControl(node, "owner", _offers(node, choices, part.finder), policy)
+            asyncio.run(node.run(part, control.run))
+
+
+def _offers(
+    node: Node, choices: OwnerChoices, finder: TaskFinder, decided: Callable[[], None] = lambda: None
+) -> TaskList:
+    return TaskList(node.chain, node.journal, finder.judge, choices.policy.ask_first, decided)
 
 
 def run_model(
@@ -223,6 +251,5 @@ def run_model(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "model")
-        part = part_class(node, choices, options.task)
-        control = DaemonControl(node, "model", lambda: [part], None, {})
-        asyncio.run(node.run(part, control.run))
+        control = DaemonControl(node, "model", None, {})
+        asyncio.run(node.run(part_class(node, choices, options.task), control.run))

@@ -89,7 +89,8 @@ class World:
             me=ME,
             state="ready",
             started_at=10.0,
-            seen_block=100,
+            blocks=SimpleNamespace(seen_block=100),
+            parts=(),
             clock=lambda: 52.0,
             log=self.log,
             journal=self.journal,
@@ -101,11 +102,17 @@ class World:
             stop=self.stopped.set,
         )
         self.node.broker.connected.set()
-        self.player = Player()
-        tasks = TaskList(cast(Any, self.chain), self.journal, self.judge, ask_first=True)
-        self.control = DaemonControl(cast(Node, self.node), "owner", lambda: [self.player], tasks, {"policy": {}})
+        self.decisions = 0
+        tasks = TaskList(cast(Any, self.chain), self.journal, self.judge, ask_first=True, decided=self.decided)
+        self.control = DaemonControl(cast(Node, self.node), "owner", tasks, {"policy": {}})
 
-    async def judge(self, task: int) -> Candidate:
+    def plays(self, *players: Player) -> None:
+        self.node.parts = players
+
+    def decided(self) -> None:
+        self.decisions += 1
+
+    async def judge(self, task: int, seen: TaskState) -> Candidate:
         spec = SPEC if task != 3 else None
         return Candidate(task, MODEL_OWNER, spec, PARAMS, Verdict.WAITING, "data and policy allow it (ask_first)")
 
@@ -125,7 +132,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 async def test_the_status_has_what_is_waited_for_by_the_members_of_its_very_block(world: World) -> None:
     seen = snapshot(state(phase=RoundPhase.COMMIT, round=1, phase_end=544), seated(9))
-    world.player = Player(1, seen, "committed")
+    world.plays(Player(1, seen, "committed"))
     told = (await world.asked("status"))["result"]
     (task,) = told["tasks"]
     # The clock is the chain's, and goes on between blocks; the snapshot's own members had not committed yet.
@@ -142,7 +149,7 @@ async def test_the_status_has_what_is_waited_for_by_the_members_of_its_very_bloc
 
 
 async def test_a_chain_that_is_gone_leaves_the_rest_of_the_status(world: World) -> None:
-    world.player = Player(1, snapshot(state(phase=RoundPhase.COMMIT, round=1), seated(9)))
+    world.plays(Player(1, snapshot(state(phase=RoundPhase.COMMIT, round=1), seated(9))))
     world.chain.fails = True
     told = (await world.asked("status"))["result"]
     assert told["balance_wei"] is None and told["tasks"][0]["waiting"].startswith("waiting: 0 of 9")
@@ -169,7 +176,7 @@ async def test_open_tasks_and_our_own_are_listed_newest_first(world: World) -> N
     assert (task["task"], task["verdict"], task["decision"], task["ours"]) == (2, "waiting for your word", None, False)
     assert task["trains"]["class_names"] == ["0", "1"] and task["promise"] == SPEC.means.promise
     assert (task["joins_left_s"], task["rate_wei"], task["most_owners"]) == (500, PARAMS.rate, 9)
-    world.player = Player(1)
+    world.plays(Player(1))
     assert [(task["task"], task["ours"]) for task in (await world.asked("tasks"))["result"]["tasks"]] == [
         (2, False),
         (1, True),
@@ -189,6 +196,7 @@ async def test_the_users_word_is_kept_and_logged(world: World) -> None:
     assert (await world.asked("refuse", task=2))["result"] == {"task": 2, "decision": "refused"}
     assert world.journal.decision(2) is False
     assert (await world.asked("tasks"))["result"]["tasks"][0]["decision"] == "refused"
+    assert world.decisions == 2, "whoever waits for a word is told at once"
     said = [line["msg"] for line in world.log.tail.read("", 0, 9).lines if line["event"] == "task.decided"]
     assert said == ["the user accepted task 2", "the user refused task 2"]
 
@@ -199,7 +207,7 @@ async def test_what_cannot_be_decided_is_refused_in_words(world: World) -> None:
         assert words in error["message"] and error["data"]["code"] == ParameterError.code and error["data"]["help"]
     world.journal.nonce(2, bytes(32))
     assert "joined already" in (await world.asked("refuse", task=2))["error"]["message"]
-    world.player = Player(2)
+    world.plays(Player(2))
     assert "joined already" in (await world.asked("accept", task=2))["error"]["message"]
     assert world.journal.decision(2) is None
     for params in ({}, {"task": 0}, {"task": "2"}, {"task": 2, "accepted": True}):
@@ -207,7 +215,7 @@ async def test_what_cannot_be_decided_is_refused_in_words(world: World) -> None:
 
 
 async def test_a_model_owner_decides_of_no_tasks(world: World) -> None:
-    control = DaemonControl(cast(Node, world.node), "model", lambda: [], None, {})
+    control = DaemonControl(cast(Node, world.node), "model", None, {})
     assert not {"tasks", "accept", "refuse"} & set(control.methods())
     assert {"status", "health", "earnings", "policy", "logs", "log_level", "stop"} == set(control.methods())
 

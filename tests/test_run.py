@@ -32,10 +32,18 @@ NOISY = {"noise_multiplier": 4.0, "clip_norm": 0.01}
 
 
 class StillNode:
-    """A node that runs nothing."""
+    """A node that runs nothing; with tasks that are joined already, or without."""
 
-    async def run(self, part: object) -> None:
-        pass
+    def __init__(self, *joined: int) -> None:
+        self.journal = mock.Mock(**{"unfinished_tasks.return_value": list(joined), "get.return_value": None})
+        self.ran: list[str] = []
+        self.chain = None
+
+    async def run(self, part: object, alongside: object) -> None:
+        self.ran.append("one part")
+
+    async def run_all(self, play: object, alongside: object) -> None:
+        self.ran.append("tasks")
 
 
 def choices_of(
@@ -52,7 +60,7 @@ def choices_of(
 
     def part(node: object, task: int | None, choices: OwnerChoices) -> OwnerPart:
         given.append(choices)
-        return cast(OwnerPart, None)
+        return cast(OwnerPart, SimpleNamespace(finder=mock.Mock()))
 
     settings = Settings(home, tables=tables, payout_address=payout_address)
     with mock.patch.object(run, "_node", lambda *_: StillNode()):

@@ -168,8 +168,40 @@ async def test_a_long_market_costs_a_call_for_each_open_task(node: NodeStub, cha
 async def test_tasks_that_are_played_already_are_passed_over(node: NodeStub) -> None:
     offer(node, 1)
     offer(node, 2)
-    found = await finder_of(node).look(besides={2})
+    finder = finder_of(node)
+    found = await finder.look()
+    assert found is not None and found.offer.task == 2
+    finder._choices.active[2] = found.offer
+    found = await finder.look()
     assert found is not None and found.offer.task == 1
+
+
+async def test_where_nothing_more_is_joined_all_that_is_open_is_listed(node: NodeStub) -> None:
+    for task in (1, 2, 3):
+        offer(node, task)
+    finder = finder_of(node)
+    assert await finder.look(pick=False) is None
+    assert [verdict for verdict, _ in listed(finder).values()] == [Verdict.ACCEPTED] * 3
+
+
+async def test_what_tasks_that_are_played_may_still_take_counts_as_taken(node: NodeStub) -> None:
+    """Two tasks that are alike are one too many here, though not a byte of the first is posted yet."""
+    offer(node, 1)
+    offer(node, 2)
+    finder = finder_of(node, maximum_similar_tasks=1)
+    first = await finder.look()
+    assert first is not None
+    finder._choices.active[2] = first.offer
+    assert await finder.look() is None
+    assert listed(finder)[1] == (
+        Verdict.REFUSED,
+        "task 1 is like 1 earlier ones of its model owner, the policy allows 1 (maximum_similar_tasks)",
+    )
+    # It was cancelled, say, and has taken nothing.
+    del finder._choices.active[2]
+    node.chain.tasks[2] = (*node.chain.tasks[2][:2], state(status=TaskStatus.CANCELLED))
+    second = await finder.look()
+    assert second is not None and second.offer.task == 1
 
 
 async def test_it_waits_for_a_task(node: NodeStub) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import stat
-from collections.abc import AsyncIterator
+import webbrowser
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from unittest import mock
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from omnilytics.daemon.control.client import NobodyThereError, RefusedError
 from omnilytics.daemon.ui import server
@@ -60,14 +62,18 @@ class Visitor:
     time: list[float]
 
     async def ask(
-        self, path: str, method: str = "GET", data: Any = None, let_in: bool = True, **headers: str
+        self,
+        path: str,
+        method: str = "GET",
+        data: Any = None,
+        let_in: bool = True,
+        headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Status and body. Headers are named with underscores; one that is empty is left out."""
+        """Status and body."""
         held = self.page.secrets
         sent = {KEY_HEADER: held.key, "Cookie": f"omnilytics_{self.page.port}={held.cookie}"} if let_in else {}
         sent |= {"Content-Type": "application/json"} if method == "POST" else {}
-        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-        sent = {name: value for name, value in sent.items() if value}
+        sent |= headers or {}
         body = data if isinstance(data, bytes) else json.dumps(data).encode() if method == "POST" else None
         async with self.session.request(
             method, f"http://127.0.0.1:{self.page.port}{path}", data=body, headers=sent
@@ -97,7 +103,9 @@ async def test_without_the_secrets_nothing_is_told_and_nobody_is_asked(visitor: 
             {"Cookie": f"omnilytics_{visitor.page.port}={visitor.page.secrets.cookie}"},
             {"Cookie": f"omnilytics={visitor.page.secrets.cookie}", KEY_HEADER: visitor.page.secrets.key},
         ):
-            status, told = await visitor.ask(path, method, {"task": 2, "decision": "accept"}, let_in=False, **headers)
+            status, told = await visitor.ask(
+                path, method, {"task": 2, "decision": "accept"}, let_in=False, headers=headers
+            )
             assert status == 401 and set(told) == {"error", "help"}, (method, headers)
     assert visitor.daemon.asked == []
 
@@ -109,8 +117,8 @@ async def test_without_the_secrets_nothing_is_told_and_nobody_is_asked(visitor: 
         ({"Host": "evil.example:80"}, 421),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
-        ({"Sec_Fetch_Site": "cross-site"}, 403),
-        ({"Sec_Fetch_Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
     ],
     ids=str,
 )
@@ -119,18 +127,18 @@ async def test_another_host_or_page_is_refused_with_all_secrets(
 ) -> None:
     for path, method in (("/api/view", "GET"), ("/api/decide", "POST"), ("/api/session", "POST")):
         token = {KEY_HEADER: visitor.page.secrets.token} if path == "/api/session" else {}
-        told = await visitor.ask(path, method, {"task": 2, "decision": "accept"}, **headers, **token)
+        told = await visitor.ask(path, method, {"task": 2, "decision": "accept"}, headers=headers | token)
         assert told[0] == status, path
     assert visitor.daemon.asked == []
     if status == 421:
         for path in ("/", "/page.js", "/page.css", "/none"):
-            assert (await visitor.ask(path, **headers))[0] == 421, "DNS rebinding finds not even the page"
+            assert (await visitor.ask(path, headers=headers))[0] == 421, "DNS rebinding finds not even the page"
 
 
 async def test_the_token_is_traded_for_a_cookie_that_no_script_sees_and_a_key(visitor: Visitor) -> None:
     held = visitor.page.secrets
     assert visitor.page.address == f"http://127.0.0.1:{visitor.page.port}/#token={held.token}"
-    status, told = await visitor.ask("/api/session", "POST", {}, let_in=False, **{KEY_HEADER: held.token})
+    status, told = await visitor.ask("/api/session", "POST", {}, let_in=False, headers={KEY_HEADER: held.token})
     assert (status, told) == (200, {"key": held.key})
     cookie, *rules = visitor.headers["Set-Cookie"].split("; ")
     assert cookie == f"omnilytics_{visitor.page.port}={held.cookie}"
@@ -159,7 +167,7 @@ async def test_every_answer_has_the_policy_and_is_not_kept(visitor: Visitor) -> 
 
 
 async def test_only_this_machine_is_listened_to(visitor: Visitor) -> None:
-    with mock.patch.object(server.web, "TCPSite", wraps=server.web.TCPSite) as site:
+    with mock.patch.object(web, "TCPSite", wraps=web.TCPSite) as site:
         async with Page(visitor.daemon).serve(0):
             pass
     assert site.call_args.args[1] == "127.0.0.1"
@@ -243,7 +251,7 @@ async def test_a_decision_is_handed_on_and_a_no_comes_back_in_words(visitor: Vis
 async def test_what_is_no_decision_is_refused_without_a_question(
     visitor: Visitor, data: bytes, kind: str, status: int
 ) -> None:
-    told = await visitor.ask("/api/decide", "POST", data, Content_Type=kind)
+    told = await visitor.ask("/api/decide", "POST", data, headers={"Content-Type": kind})
     assert told[0] == status and "Traceback" not in str(told[1])
     assert visitor.daemon.asked == []
 
@@ -267,7 +275,7 @@ async def test_the_browser_is_opened_by_a_file_that_only_we_can_read(tmp_path: P
         return True
 
     with (
-        mock.patch.object(server.webbrowser, "open", opened),
+        mock.patch.object(webbrowser, "open", opened),
         server._way_in(tmp_path, "http://127.0.0.1:1/#token=x&y"),
     ):
         pass

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from omnilytics.daemon.control import report
 from omnilytics.daemon.control.json_rpc import Method, Whole, Word
@@ -49,14 +49,12 @@ class DaemonControl:
         self,
         node: Node,
         role: str,
-        players: Callable[[], Sequence[Player]],
         tasks: TaskList | None,
         policy: Mapping[str, Any],
     ) -> None:
         """tasks: what a data owner may decide of; None for a model owner. policy: as report.policy_report gives it."""
         self._node = node
         self._role = role
-        self._players = players
         self._tasks = tasks
         self._policy = policy
         # The newest answer of what only changes with a block: (block, wei), (task, block) to snapshot.
@@ -107,6 +105,9 @@ class DaemonControl:
             "notes": list(found.notes),
         }
 
+    def _players(self) -> Sequence[Player]:
+        return cast("tuple[Player, ...]", self._node.parts)
+
     async def status(self) -> dict[str, Any]:
         """Where the daemon is and what it waits for."""
         node, heads = self._node, self._node.heads
@@ -133,7 +134,7 @@ class DaemonControl:
                 "head_block": heads.number,
                 "head_age_s": age,
                 "skew_s": heads.skew,
-                "seen_block": node.seen_block or None,
+                "seen_block": node.blocks.seen_block or None,
             },
             "broker": {"connected": started and node.broker.connected.is_set()},
             "queue": {"pending": node.transactions.pending_count},

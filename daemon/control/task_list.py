@@ -18,17 +18,21 @@ _MOST_CLASSES = 10
 _MOST_LETTERS = 300
 
 # What data, policy and the user's own word make of a task: TaskFinder.judge.
-Judge = Callable[[int], Awaitable[Candidate]]
+Judge = Callable[[int, TaskState], Awaitable[Candidate]]
 
 
 class TaskList:
     """Reads the market for one owner's eyes."""
 
-    def __init__(self, chain: Chain, journal: Journal, judge: Judge, ask_first: bool) -> None:
+    def __init__(
+        self, chain: Chain, journal: Journal, judge: Judge, ask_first: bool, decided: Callable[[], None]
+    ) -> None:
+        """decided: called after every decision, for whoever waits for one."""
         self._chain = chain
         self._journal = journal
         self._judge = judge
         self._ask_first = ask_first
+        self._decided = decided
 
     async def read(self, ours: Collection[int]) -> dict[str, Any]:
         """The open tasks and our own, newest first. Raises ChainError."""
@@ -54,9 +58,10 @@ class TaskList:
         if (await self._chain.state(task)).status is not TaskStatus.JOINING:
             raise ParameterError(f"task {task} takes no more owners", help="decide of one that is open")
         self._journal.decide(task, accepted)
+        self._decided()
 
     async def _describe(self, task: int, state: TaskState, now: int, ours: bool) -> dict[str, Any]:
-        seen = await self._judge(task)
+        seen = await self._judge(task, state)
         spec, params = seen.spec, seen.params
         decision = self._journal.decision(task)
         return {
