@@ -13,7 +13,10 @@ from typing import Any
 
 import aiohttp
 
-from scripts.browser import SECONDS, browser_arguments
+from scripts.browser import browser_arguments
+
+# Long enough for a machine with better things to do: a daemon that starts may be what is waited for.
+SECONDS = 180
 
 
 class Tab:
