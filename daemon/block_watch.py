@@ -29,15 +29,16 @@ class Viewer(Protocol):
     async def look(self, head: Head) -> int | None:
         """Looks at it: the block whose state it has seen now, if any. May raise ChainError, and is shown it again."""
 
+    def reorganised(self) -> None:
+        """Nothing that was read before holds: what it is shown next is of another branch."""
+
 
 class TaskView:
     """One task as blocks show it: members are read again only when they may differ."""
 
-    def __init__(self, chain: Chain, depth: int, heads: HeadWatch | None = None) -> None:
-        """depth: blocks under the head whose state is believed; heads: who tells of reorgs."""
+    def __init__(self, chain: Chain, depth: int) -> None:
+        """depth: blocks under the head whose state is believed."""
         self._chain = chain
-        self._heads = heads
-        self._head: Head | None = None
         self._depth = depth
         self._params: TaskParams | None = None
         self._members: tuple[Member, ...] | None = None
@@ -48,9 +49,6 @@ class TaskView:
 
     async def read(self, task: int, head: Head) -> TaskSnapshot:
         """The task under this head. Raises ChainError, and has seen nothing then."""
-        if self._heads is not None and self._head is not None and not await self._heads.continues(head, self._head):
-            # The other branch may have drawn other groups, and look the same in everything else.
-            self.members_changed = True
         self._params = self._params or await self._chain.params(task)
         snapshot = await self._chain.snapshot(task, self._params, head, self._depth, self._members or ())
         state = snapshot.state
@@ -60,7 +58,7 @@ class TaskView:
             self._members = await self._chain.members(task, snapshot.state_block)
             snapshot = replace(snapshot, members=self._members)
             self._membership = membership
-        self.seen, self._head = head.hash, head
+        self.seen = head.hash
         return snapshot
 
 
@@ -75,6 +73,8 @@ class BlockWatch:
         self._look_again = asyncio.Event()
         self._begun = asyncio.Event()
         self._viewers: list[Viewer] = []
+        # The head that was shown last.
+        self._seen: Head | None = None
         # Who could not look while others could: how many turns it is passed over, and after the next failure.
         self._resting: dict[Viewer, tuple[int, int]] = {}
         self._most_turns = max(1, int(MAX_BACKOFF_SECONDS / poll_seconds))
@@ -105,7 +105,12 @@ class BlockWatch:
                 self._heads.observe(head)
                 behind = [viewer for viewer in self._viewers if viewer.behind(head) and not self._rests(viewer)]
                 if behind and await self._heads.confirmed(head):
+                    if self._seen is not None and not await self._heads.continues(head, self._seen):
+                        # The other branch may have drawn other groups, and look the same in everything else.
+                        for viewer in self._viewers:
+                            viewer.reorganised()
                     await self._show(head, behind)
+                    self._seen = head
                 pause = self._poll_seconds
             except ChainError as error:
                 self._log("rpc.error", str(error), "warning", code=error.code)

@@ -297,7 +297,7 @@ class Node:
 
     def runner(self, part: Part) -> PartRunner:
         """From now on the part hears what is for its task."""
-        runner = PartRunner(part, self.chain, self.settings.finality_depth, self.log, self.heads, self.upkeep.step)
+        runner = PartRunner(part, self.chain, self.settings.finality_depth, self.log, self.upkeep.step)
         self._runners.append(runner)
         return runner
 

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from omnilytics.daemon.block_watch import TaskView
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen
-from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError
 
@@ -32,13 +30,12 @@ class PartRunner:
         chain: Chain,
         depth: int,
         log: Logger,
-        heads: HeadWatch | None = None,
-        step: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        step: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
-        """heads: who tells of reorgs; step: what surrounds each of the part's steps, so that one without end shows."""
+        """step: entered for each step of the part, so that one that never ends is noticed."""
         self.part = part
-        self.view = TaskView(chain, depth, heads)
-        self._around_step = step
+        self._step = step
+        self.view = TaskView(chain, depth)
         self._log = log
         self._events: asyncio.Queue[Event] = asyncio.Queue()
 
@@ -71,7 +68,7 @@ class PartRunner:
     async def handle(self, event: Event) -> None:
         """One event."""
         try:
-            with self._around_step():
+            with self._step():
                 await self.part.handle(event)
         except ChainError as error:
             # Duties are looked at again with the next block; nothing is lost but time.
@@ -89,3 +86,7 @@ class PartRunner:
         snapshot = await self.view.read(self.part.task_id, head)
         self.put(SnapshotSeen(snapshot))
         return snapshot.state_block
+
+    def reorganised(self) -> None:
+        """Members are read again."""
+        self.view.members_changed = True
