@@ -20,6 +20,8 @@ _TABLES = ("policy", "privacy")
 
 # Settings that are one of a few words.
 _CHOICES = {"log_level": ("debug", "info", "warning", "error"), "notify": ("auto", "on", "off")}
+# What a key takes, by the type of its default.
+_KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
 
 _Table = TypeVar("_Table")
 
@@ -185,7 +187,7 @@ def load_settings(home: Path, overrides: dict[str, Any]) -> Settings:
 def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Table:
     """One table of the file as a dataclass whose fields, with their defaults, are the table's keys.
 
-    A field's default tells its type: a whole number, a number, or a list of texts (kept as a tuple). Raises
+    A field's default tells its type: true or false, a whole number, a number, or texts (kept as a tuple). Raises
     ConfigurationError for an unknown key, with a suggestion, for a value of a wrong type, and for a negative one.
     """
     known = {entry.name: entry.default for entry in fields(into)}  # type: ignore[arg-type]
@@ -199,6 +201,9 @@ def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Tabl
         if isinstance(known[key], tuple):
             fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
             values[key] = tuple(value) if fits else ()
+        elif isinstance(known[key], bool):
+            fits = isinstance(value, bool)
+            values[key] = value
         else:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
             fits = number and (isinstance(known[key], float) or isinstance(value, int))
@@ -209,6 +214,6 @@ def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Tabl
                 raise ConfigurationError(f"'{key}' in [{name}] is negative: {value!r}")
             values[key] = float(value) if fits and isinstance(known[key], float) else value
         if not fits:
-            wanted = {tuple: "a list of texts", int: "a whole number", float: "a number"}[type(known[key])]
+            wanted = _KINDS[type(known[key])]
             raise ConfigurationError(f"'{key}' in [{name}] has a value of the wrong type; it is {wanted}")
     return into(**values)

@@ -50,6 +50,9 @@ CREATE TABLE exposures (
     clip_norm REAL NOT NULL, delta REAL NOT NULL, epsilon REAL, PRIMARY KEY (task, round)
 );
 """,
+    """
+CREATE TABLE decisions (task INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -170,6 +173,17 @@ class Journal:
     def joins(self, task: int) -> bool:
         """Whether a nonce was made for a task: a join is on the chain, or on its way."""
         return self._row("SELECT 1 FROM nonces WHERE task = ?", task) is not None
+
+    # --- the owner's word on tasks --------------------------------------------
+
+    def decide(self, task: int, accepted: bool) -> None:
+        """Remembers the owner's own decision on a task; a later one takes its place. A task joined already plays on."""
+        self._write("INSERT OR REPLACE INTO decisions VALUES (?, ?)", task, int(accepted))
+
+    def decision(self, task: int) -> bool | None:
+        """Whether the owner has accepted (True) or refused (False) a task; None while it has not said."""
+        row = self._row("SELECT accepted FROM decisions WHERE task = ?", task)
+        return None if row is None else bool(row[0])
 
     # --- a data owner's rounds ----------------------------------------------
 

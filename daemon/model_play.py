@@ -21,6 +21,7 @@ from omnilytics.daemon.protection.sides import Learned, ModelSide
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers import model_round
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import base_context, blake2b_keyed, keccak, model_commitment
@@ -81,10 +82,14 @@ class ModelRoundPlayer:
         self._node.log.protect(secret, keep=True)
         return blake2b_keyed(round_number.to_bytes(4, "big"), key=secret, person=b"omnilytics-prot")
 
-    def _send(self, snapshot: TaskSnapshot, key: str, function: str, *arguments: Any, **fields: Any) -> None:
-        if self._node.transactions.wanted(key, snapshot.state_block):
+    def _send(self, snapshot: TaskSnapshot, duty: str, function: str, *arguments: Any, **fields: Any) -> None:
+        if self._wanted(snapshot, duty):
             named: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **fields}
-            self._node.transactions.submit(key, function, *arguments, **named)
+            self._node.transactions.submit(duty_key(self._task, duty), function, *arguments, **named)
+
+    def _wanted(self, snapshot: TaskSnapshot, duty: str) -> bool:
+        """Whether a duty of this task still needs a transaction from us."""
+        return self._node.transactions.wanted(duty_key(self._task, duty), snapshot.state_block)
 
     def _log_place(self, snapshot: TaskSnapshot) -> None:
         state = snapshot.state
@@ -154,7 +159,7 @@ class ModelRoundPlayer:
 
     async def _open(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, params = self._node, snapshot.params
-        if not node.transactions.wanted(f"openRound {round_number}", snapshot.state_block):
+        if not self._wanted(snapshot, f"openRound {round_number}"):
             return
         self._round_started = node.clock()
         plaintext = self._choices.side.publish(self._learned, round_number, self._round_entropy(round_number))
@@ -183,13 +188,10 @@ class ModelRoundPlayer:
         )
         commit = model_commitment(base, model_key, plaintext)
         for number, part in enumerate(parts[:-1]):
-            key = f"publishPart {round_number} {number}"
-            if node.transactions.wanted(key, snapshot.state_block):
-                arguments = (self._task, round_number, number, part)
-                node.transactions.submit(
-                    key, "publishPart", *arguments, task=self._task, round=round_number, phase="open"
-                )
-        node.transactions.submit(
+            duty, arguments = f"publishPart {round_number} {number}", (self._task, round_number, number, part)
+            self._send(snapshot, duty, "publishPart", *arguments, round=round_number, phase="open")
+        self._send(
+            snapshot,
             f"openRound {round_number}",
             "openRound",
             self._task,
@@ -200,7 +202,6 @@ class ModelRoundPlayer:
             len(parts),
             pad_hashes,
             parts[-1],
-            task=self._task,
             round=round_number,
             phase="open",
         )

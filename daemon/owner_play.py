@@ -26,6 +26,7 @@ from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.training.update import Update, compute_update
+from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
 from omnilytics.peers.errors import (
@@ -99,18 +100,23 @@ class OwnerRoundPlayer:
     def _send(
         self,
         snapshot: TaskSnapshot,
-        key: str,
+        duty: str,
         function: str,
         *arguments: object,
         value: int = 0,
         **more: Any,
     ) -> bool:
-        """Queues a transaction for a duty unless it is on its way already."""
-        if not self._node.transactions.wanted(key, snapshot.state_block):
+        """Queues a transaction for a duty of this task unless it is on its way already."""
+        if not self._wanted(snapshot, duty):
             return False
         fields: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **more}
+        key = duty_key(self._task, duty)
         self._node.transactions.submit(key, function, *arguments, value=value, **fields)
         return True
+
+    def _wanted(self, snapshot: TaskSnapshot, duty: str) -> bool:
+        """Whether a duty of this task still needs a transaction from us."""
+        return self._node.transactions.wanted(duty_key(self._task, duty), snapshot.state_block)
 
     async def _play(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, ctx = self._node, snapshot.state.ctx
@@ -313,7 +319,7 @@ class OwnerRoundPlayer:
             )
             await self._step_in(opening, owner_round.UpdateReady(outcome.quantised, now))
 
-        node.in_thread(work, proceed)
+        node.in_thread(self._task, work, proceed)
 
     async def _stepless_rounds(self, opening: RoundOpening) -> set[int]:
         """Rounds that ended, by the rules, without a step: after them the same weights are published again."""
@@ -377,7 +383,7 @@ class OwnerRoundPlayer:
                 raise outcome
             await self._step_in(round_.opening, owner_round.VectorMasked(*outcome, self._node.clock()))
 
-        self._node.in_thread(work, proceed)
+        self._node.in_thread(self._task, work, proceed)
 
     def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
         opening, snapshot = round_.opening, self._snapshot_or_fail()

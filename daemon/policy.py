@@ -59,6 +59,7 @@ class Policy:
     maximum_rows_exposure: float = _key(2000.0, "rounds of one model owner that a row is in on average, over all tasks")
     maximum_unpaid_rounds: int = _key(20, "rounds in a row that our group may go unpaid before the rest is sat out")
     maximum_epsilon: float = _key(float("inf"), "epsilon over all posted rounds; any limit needs noise: [privacy]")
+    ask_first: bool = _key(False, "whether a task that all this allows waits for your word on it, too")
 
     def __post_init__(self) -> None:
         if self.minimum_group_size < MINIMUM_GROUP_SIZE:

@@ -1,6 +1,6 @@
 """One queue of transactions for one account: in order, journalled before they are sent, bumped when they stick.
 
-Callers submit a duty by name; a duty that is already on its way, or done in a block that the caller
+Callers submit a duty by its key (see duty_key); a duty that is already on its way, or done in a block that the caller
 has not seen yet, is not sent twice.
 """
 
@@ -45,6 +45,16 @@ class FeeTooHigh(ChainError):
     """A gas costs more than the cap allows. The order waits until it does not."""
 
     code = "chain.fee"
+
+
+def duty_key(task: int, duty: str) -> str:
+    """The key of a task's duty: two tasks never share one, or the one's transaction would pass for the other's."""
+    return f"task {task}: {duty}"
+
+
+def is_duty_of(task: int | None, key: str) -> bool:
+    """Whether a key is that of a duty of this task."""
+    return task is not None and key.startswith(duty_key(task, ""))
 
 
 @dataclass(frozen=True)
@@ -116,10 +126,9 @@ class TransactionQueue:
         self._orders.put_nowait(_Order(key, function, data, value, fields, done))
         return done
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is waiting or on its way."""
-        return not self._pending
+    def idle(self, task: int) -> bool:
+        """Whether nothing of this task is waiting or on its way."""
+        return not any(is_duty_of(task, key) for key in self._pending)
 
     @property
     def pending_count(self) -> int:

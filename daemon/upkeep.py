@@ -58,7 +58,8 @@ class Upkeep:
         self._manager = ServiceManager.of(environment)
         self._file = health_file or HealthFile(None, clock)
         self._connected = self._stopping = False
-        self._step_began: float | None = None
+        # When each step of a part that is under way began.
+        self._steps: dict[object, float] = {}
         self._moved_at: float | None = None
         self._standing: dict[str, str] = {}
         # By task, in words: where it is, and who is waited for.
@@ -91,7 +92,7 @@ class Upkeep:
                 connected=self._connected,
                 broker_connected=self._broker_connected(),
                 head_age=self._heads.age(),
-                busy_seconds=0.0 if self._step_began is None else now - self._step_began,
+                busy_seconds=now - min(self._steps.values(), default=now),
                 tx_pending=pending,
                 tx_waiting_seconds=0.0 if self._moved_at is None else now - self._moved_at,
                 disk_free=self._disk_free(),
@@ -103,12 +104,13 @@ class Upkeep:
 
     @contextlib.contextmanager
     def step(self) -> Iterator[None]:
-        """Around each step of the part: one that never ends shows."""
-        self._step_began = self._clock()
+        """Around each step of a part: one that never ends shows."""
+        step = object()
+        self._steps[step] = self._clock()
         try:
             yield
         finally:
-            self._step_began = None
+            del self._steps[step]
 
     def ready(self) -> None:
         """The chain was reached, and it is the right one: the work begins."""
@@ -146,7 +148,7 @@ class Upkeep:
         self._balance_at = now
         try:
             head = await self._chain.head()
-            # Nobody else looks at heads before there is a task.
+            # Nobody else looks at heads while there is no task.
             self._heads.observe(head)
             self.balance = await self._chain.balance(self._me)
         except ChainError:

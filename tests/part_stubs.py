@@ -21,7 +21,9 @@ class Queue:
     sent: list[tuple[str, tuple[Any, ...], int]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     remembers: bool = False
-    idle: bool = True
+
+    def idle(self, task: int) -> bool:
+        return True
 
     def wanted(self, key: str, block: int) -> bool:
         return key not in self.known
@@ -115,10 +117,10 @@ class NodeStub:
     def said(self, event: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.log.events if name == event]
 
-    def members_may_have_changed(self) -> None:
+    def members_may_have_changed(self, task: int) -> None:
         pass
 
-    def in_thread(self, work: Callable[[], Any], proceed: Callable[[Any], Awaitable[None]]) -> None:
+    def in_thread(self, task: int, work: Callable[[], Any], proceed: Callable[[Any], Awaitable[None]]) -> None:
         self.working.append((work, proceed))
 
     async def work_done(self, number: int = 0) -> None:

@@ -278,6 +278,20 @@ for number in range(1, 10**6):
         assert journal.claim_round(1, acknowledged + 2, CTX)
 
 
+# ---------------------------------------------------------------------- decisions
+
+
+def test_the_owners_word_on_a_task_outlives_the_process_and_can_change(path: Path) -> None:
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal.decision(7) is None
+        journal.decide(7, True)
+        journal.decide(8, False)
+    with contextlib.closing(Journal(path)) as journal:
+        assert (journal.decision(7), journal.decision(8), journal.decision(9)) == (True, False, None)
+        journal.decide(7, False)
+        assert journal.decision(7) is False
+
+
 # --------------------------------------------------------------------- migrations
 
 # A journal of version 1 as that version made it: never to be changed.
@@ -331,11 +345,12 @@ def test_an_old_journal_opens_keeps_what_it_has_and_gets_a_ledger(path: Path, tm
         assert stored is not None and stored.vector == vector().vector
         assert not journal.claim_round(1, 1, CTX)
         assert journal.exposures() == []
+        assert journal.decision(1) is None
         journal.plan_exposure(exposure())
         assert journal.enter_exposure(1, 1)
     Journal(tmp_path / "new.sqlite").close()
     assert schema(path) == schema(tmp_path / "new.sqlite")
-    assert schema(path)[0] == 2
+    assert schema(path)[0] == 3
     with contextlib.closing(Journal(path)) as again:
         assert again.exposures() == [exposure()]
 
@@ -361,7 +376,7 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
     Journal(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA user_version=99")
-    with pytest.raises(JournalError, match="is of version 99; this program knows 2") as caught:
+    with pytest.raises(JournalError, match="is of version 99; this program knows 3") as caught:
         Journal(path)
     assert "upgrade" in caught.value.help
 

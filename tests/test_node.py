@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon import node as node_module
+from omnilytics.daemon import part_runner
+from omnilytics.daemon.block_watch import BlockWatch
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
@@ -306,8 +308,8 @@ async def test_work_runs_beside_the_queue_and_comes_back_through_it(
 
         async with playing(node, part):
             await eventually(lambda: bool(part.events))
-            node.in_thread(lambda: 6 * 7, proceed)
-            node.in_thread(fail, proceed)
+            node.in_thread(None, lambda: 6 * 7, proceed)
+            node.in_thread(None, fail, proceed)
             await eventually(lambda: len(outcomes) == 2)
         numbers = [outcome for outcome in outcomes if isinstance(outcome, int)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
@@ -323,7 +325,7 @@ async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Ch
 
         async with playing(node, part) as task:
             await eventually(lambda: bool(part.events))
-            node.in_thread(lambda: 1 // 0, proceed)
+            node.in_thread(None, lambda: 1 // 0, proceed)
             with pytest.raises(OmniLyticsError, match="ZeroDivisionError in background work"):
                 await asyncio.wait_for(task, PATIENCE)
         assert records(settings.home, "daemon.bug")
@@ -335,13 +337,13 @@ async def test_a_bug_in_watching_the_chain_ends_it_too(
 ) -> None:
     """And at once, though the part has nothing more to hear."""
 
-    async def broken(_node: Node, _part: Recorder) -> None:
+    async def broken(_blocks: BlockWatch) -> None:
         raise ZeroDivisionError
 
     async def silent(_node: Node) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Node, "_watch", broken)
+    monkeypatch.setattr(BlockWatch, "run", broken)
     monkeypatch.setattr(Node, "_tick", silent)
     async with open_market(anvil) as market, playing(Node(on(market, settings), ME, "owner"), Recorder()) as task:
         with pytest.raises(ZeroDivisionError):
@@ -370,15 +372,16 @@ async def test_a_flood_of_messages_that_are_dropped_is_a_few_lines_and_exact_cou
 async def test_a_flood_from_the_broker_does_not_grow_without_bound(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "MAX_WAITING_EVENTS", 10)
+    monkeypatch.setattr(part_runner, "MAX_WAITING_EVENTS", 10)
     monkeypatch.setattr(node_module, "MAX_PRESENCES", 5)
     node = Node(settings, ME, "owner")
+    runner = node.runner(Recorder(1))
     for number in range(100):
         node._hear(Arrived(1, 1, number.to_bytes(20, "big"), b"x"))
-    assert node._events.qsize() == 10
+    assert runner.waiting == 10
     assert node.dropped == 90
     for number in range(100):
-        await node._handle(Recorder(), PresenceChanged(number.to_bytes(20, "big"), True))
+        node._hear(PresenceChanged(number.to_bytes(20, "big"), True))
     assert list(node.online) == [number.to_bytes(20, "big") for number in range(95, 100)]
 
 

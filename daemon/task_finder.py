@@ -1,0 +1,228 @@
+"""Which task an owner's daemon joins: what stands open in the market, and what is said of each.
+
+Three have a say. Data and program: a task that cannot be computed on is refused. The policy: terms that it does not
+allow are refused. The owner in person (Journal.decide): a task that it refused is never joined, and where [policy] says
+ask_first its yes is waited for. A no is a no, whoever else says yes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from omnilytics.daemon.ledger import Ledger
+from omnilytics.daemon.node import Node
+from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.policy import Offer, consent
+from omnilytics.daemon.spec import TaskSpec, decode_spec
+from omnilytics.daemon.training.data import Dataset
+from omnilytics.peers.errors import DataError, ModelMismatchError, ParameterError, PolicyError
+from omnilytics.peers.market import TaskParams, TaskState, TaskStatus
+
+# What a task can have against it; anything else that goes wrong is no fault of the task's.
+_REFUSALS = (DataError, ParameterError, ModelMismatchError, PolicyError)
+
+
+class Verdict(StrEnum):
+    """What data, policy and the owner's own word make of an open task."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    WAITING = "waiting for your word"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An open task, and whether it would be joined; `reason` is one line.
+
+    model_owner is an address of 20 bytes. spec is None where the task's description cannot be used. Every text in spec
+    is a stranger's: whoever prints it takes the unprintable out.
+    """
+
+    task: int
+    model_owner: bytes
+    spec: TaskSpec | None
+    params: TaskParams
+    verdict: Verdict
+    reason: str
+    # The error code of a refusal.
+    code: str | None = None
+
+
+@dataclass(frozen=True)
+class AcceptedTask:
+    """A task that fits: the offer, and our rows with the task's classes."""
+
+    offer: Offer
+    dataset: Dataset
+
+
+@dataclass(frozen=True)
+class _Described:
+    """What the chain says of a task; `wrong` is why its description cannot be used, where spec is None."""
+
+    task: int
+    model_owner: bytes
+    params: TaskParams
+    spec: TaskSpec | None
+    wrong: ParameterError | None
+
+
+class TaskFinder:
+    """Looks through the market for a task to join, newest first."""
+
+    def __init__(self, node: Node, choices: OwnerChoices) -> None:
+        self._node = node
+        self._choices = choices
+        self._described: dict[int, _Described] = {}
+        # Tasks that were seen closed: they never open again.
+        self._closed: set[int] = set()
+        self._told: dict[int, str] = {}
+        self._candidates: dict[int, Candidate] = {}
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The open tasks that the last look came by, newest first; it ends with the one that was picked, if any."""
+        return tuple(self._candidates.values())
+
+    async def find(self) -> AcceptedTask:
+        """A task to join, waiting for one. Raises ChainError when the chain cannot be read."""
+        while True:
+            found = await self.look()
+            if found is not None:
+                return found
+            await asyncio.sleep(self._node.settings.poll_seconds)
+
+    async def accept(self, task: int) -> AcceptedTask:
+        """The task that was named; naming it is the owner's word for it, unless it has been refused before.
+
+        Raises DataError, ParameterError, ModelMismatchError or PolicyError when it does not fit, and ChainError.
+        """
+        described = await self._read(task)
+        if self._node.journal.decision(task) is False and not self._node.journal.joins(task):
+            raise _refused_before(task)
+        return self._weigh(described)
+
+    async def look(self, besides: Collection[int] = ()) -> AcceptedTask | None:
+        """One pass through the market: a task to join, or None. Raises ChainError when the chain cannot be read.
+
+        Tasks in `besides` are passed over.
+        """
+        self._candidates = {}
+        for task in range(await self._node.chain.task_count(), 0, -1):
+            if task in besides or task in self._closed:
+                continue
+            state = await self._node.chain.state(task)
+            if state.status is not TaskStatus.JOINING:
+                # A task never opens again; one that a fork does not know yet may come back.
+                if state.status is not TaskStatus.NONE:
+                    self._closed.add(task)
+                continue
+            found = await self._consider(task, state)
+            if found is not None:
+                return found
+        return None
+
+    async def _consider(self, task: int, state: TaskState) -> AcceptedTask | None:
+        """Puts an open task on the list; returns it where it is to be joined."""
+        known = self._described.get(task)
+        fresh = known is None or known.model_owner != state.model_owner
+        described = await self._read(task) if known is None or fresh else known
+        accepted, candidate = self._judge(described)
+        if accepted is not None and not fresh:
+            # What was read long ago may be of a fork: what is joined is what the chain says today.
+            accepted, candidate = self._judge(await self._read(task))
+        self._candidates[task] = candidate
+        self._tell(candidate)
+        return accepted
+
+    async def _read(self, task: int) -> _Described:
+        chain = self._node.chain
+        head = await chain.head()
+        spec_bytes, model_owner = await chain.created_task(task, head.number)
+        spec, wrong = None, None
+        try:
+            spec = decode_spec(spec_bytes)
+        except ParameterError as error:
+            wrong = error
+        self._described[task] = _Described(task, model_owner, await chain.params(task), spec, wrong)
+        return self._described[task]
+
+    def _judge(self, described: _Described) -> tuple[AcceptedTask | None, Candidate]:
+        task, word = described.task, self._node.journal.decision(described.task)
+        said = Candidate(task, described.model_owner, described.spec, described.params, Verdict.REFUSED, "")
+        try:
+            if word is False:
+                raise _refused_before(task)
+            accepted = self._weigh(described)
+        except _REFUSALS as error:
+            return None, replace(said, reason=str(error), code=error.code)
+        spec = accepted.offer.spec
+        if self._choices.policy.ask_first and word is None:
+            reason = f"data and policy allow {spec.architecture} over {described.params.rounds} rounds (ask_first)"
+            return None, replace(said, verdict=Verdict.WAITING, reason=reason)
+        return accepted, replace(said, verdict=Verdict.ACCEPTED, reason=spec.means.promise)
+
+    def _tell(self, candidate: Candidate) -> None:
+        """Logs a refusal, or that a word is waited for, once."""
+        if candidate.verdict is Verdict.ACCEPTED or self._told.get(candidate.task) == candidate.reason:
+            return
+        self._told[candidate.task] = candidate.reason
+        event = "task.refused" if candidate.verdict is Verdict.REFUSED else "task.waiting"
+        self._node.log(event, candidate.reason, code=candidate.code, task=candidate.task)
+
+    def _weigh(self, described: _Described) -> AcceptedTask:
+        """Checks our data and policy against a task. Raises the errors that `accept` names."""
+        if described.spec is None:
+            assert described.wrong is not None
+            raise described.wrong
+        task, spec, params = described.task, described.spec, described.params
+        dataset, choices, journal = self._choices.dataset, self._choices, self._node.journal
+        noise, delta = choices.privacy.noise_multiplier, choices.privacy.delta
+        rows, secret = dataset.row_count, choices.secret_batch
+        offer = Offer(task, described.model_owner, spec, params, rows, noise, delta, secret)
+        _check_rows(offer)
+        # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
+        if not journal.joins(task):
+            consent(choices.policy, offer, Ledger.of(journal.exposures()))
+        if choices.privacy.active and spec.protection != "envelope":
+            raise ParameterError(
+                f"[privacy] is set, and there is no local noise for the protection {spec.protection}",
+                help="join envelope tasks, or take [privacy] out of config.toml",
+            )
+        _check_terms(offer)
+        if dataset.column_count != spec.feature_count:
+            raise DataError(
+                f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
+                help="check --data, and that columns are in the order the task describes",
+            )
+        return AcceptedTask(offer, dataset.with_classes(spec.classes))
+
+
+def _refused_before(task: int) -> PolicyError:
+    return PolicyError(f"you have refused task {task}", help="accept it first, or leave it alone")
+
+
+def _check_rows(offer: Offer) -> None:
+    """Raises DataError where some row would have to be used twice."""
+    spec, rounds = offer.spec, offer.params.rounds
+    if spec.means.fresh_rows and offer.rows is not None and offer.rows < spec.batch_size * rounds:
+        raise DataError(
+            f"dataset has {offer.rows} rows, the task needs {spec.batch_size * rounds}: {rounds} rounds of "
+            f"at least {spec.batch_size}, each row used once",
+            help="bring more rows, or join another task",
+        )
+
+
+def _check_terms(offer: Offer) -> None:
+    """Raises ModelMismatchError where the chain's terms are not those that the description needs."""
+    spec, params = offer.spec, offer.params
+    if spec.side.value_count != params.value_count:
+        raise ModelMismatchError(
+            f"the task's model has {spec.side.value_count} values, its vectors {params.value_count}"
+        )
+    if spec.means.model_selection != params.model_selection:
+        who = "model owner" if params.model_selection else "contract"
+        raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
