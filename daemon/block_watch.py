@@ -70,6 +70,9 @@ class BlockWatch:
         self._look_again = asyncio.Event()
         self._begun = asyncio.Event()
         self._viewers: list[Viewer] = []
+        # Who could not look while others could: how many turns it is passed over, and after the next failure.
+        self._resting: dict[Viewer, tuple[int, int]] = {}
+        self._most_turns = max(1, int(MAX_BACKOFF_SECONDS / poll_seconds))
         # The newest block whose state anybody has been shown.
         self.seen_block = 0
 
@@ -81,6 +84,7 @@ class BlockWatch:
     def remove(self, viewer: Viewer) -> None:
         """It is shown nothing more."""
         self._viewers.remove(viewer)
+        self._resting.pop(viewer, None)
 
     def look_again(self) -> None:
         """Something has happened on the chain: the head is looked at now."""
@@ -94,7 +98,7 @@ class BlockWatch:
             try:
                 head = await self._chain.head()
                 self._heads.observe(head)
-                behind = [viewer for viewer in self._viewers if viewer.behind(head)]
+                behind = [viewer for viewer in self._viewers if viewer.behind(head) and not self._rests(viewer)]
                 if behind and await self._heads.confirmed(head):
                     await self._show(head, behind)
                 pause = self._heads.pause(self._poll_seconds)
@@ -107,9 +111,29 @@ class BlockWatch:
                     await self._look_again.wait()
 
     async def _show(self, head: Head, viewers: list[Viewer]) -> None:
-        """All at once, so that one task's trouble does not hold the others back. Raises the first ChainError."""
+        """Everybody at once. Who fails alone is passed over for a while: its task is in trouble, and not the RPC.
+
+        Raises ChainError where nobody at all could look.
+        """
         outcomes = await asyncio.gather(*(viewer.look(head) for viewer in viewers), return_exceptions=True)
-        self.seen_block = max((seen for seen in outcomes if isinstance(seen, int)), default=self.seen_block)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
+        errors = {}
+        for viewer, outcome in zip(viewers, outcomes, strict=True):
+            if not isinstance(outcome, BaseException):
+                self._resting.pop(viewer, None)
+            elif isinstance(outcome, ChainError):
+                errors[viewer] = outcome
+            else:
                 raise outcome
+        self.seen_block = max((seen for seen in outcomes if isinstance(seen, int)), default=self.seen_block)
+        if errors and len(errors) == len(self._viewers):
+            raise next(iter(errors.values()))
+        for viewer, error in errors.items():
+            _, turns = self._resting.get(viewer, (0, 1))
+            self._resting[viewer] = turns, min(2 * turns, self._most_turns)
+            self._log("rpc.error", str(error), "warning", code=error.code)
+
+    def _rests(self, viewer: Viewer) -> bool:
+        left, turns = self._resting.get(viewer, (0, 1))
+        if left:
+            self._resting[viewer] = left - 1, turns
+        return left > 0

@@ -8,6 +8,7 @@ would give away their difference).
 from __future__ import annotations
 
 import sqlite3
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,9 @@ CREATE TABLE exposures (
     """
 CREATE TABLE decisions (task INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
 """,
+    """
+CREATE TABLE finished_tasks (task INTEGER PRIMARY KEY);
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -74,6 +78,9 @@ class Journal:
         """Opens or creates the journal. Raises JournalError when it is damaged or from a newer version."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        # Tasks train in threads, and ask here. Two statements at once would take each other's count of changed rows,
+        # which says whether a round may be begun.
+        self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
@@ -121,7 +128,8 @@ class Journal:
 
     def _write(self, statement: str, *values: object) -> int:
         try:
-            return self._db.execute(statement, values).rowcount
+            with self._lock:
+                return self._db.execute(statement, values).rowcount
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
@@ -132,7 +140,8 @@ class Journal:
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(statement, values).fetchall()
+            with self._lock:
+                return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise JournalError(
                 f"journal {self._path} cannot be read: {error}",
@@ -173,6 +182,15 @@ class Journal:
     def joins(self, task: int) -> bool:
         """Whether a nonce was made for a task: a join is on the chain, or on its way."""
         return self._row("SELECT 1 FROM nonces WHERE task = ?", task) is not None
+
+    def finish_task(self, task: int) -> None:
+        """Remembers that a task that was joined is over and collected."""
+        self._write("INSERT OR IGNORE INTO finished_tasks VALUES (?)", task)
+
+    def unfinished_tasks(self) -> list[int]:
+        """The tasks that are joined, or about to be, and not known to be over: those to go on with after a restart."""
+        statement = "SELECT task FROM nonces WHERE task NOT IN (SELECT task FROM finished_tasks) ORDER BY task"
+        return [int(row[0]) for row in self._rows(statement)]
 
     # --- the owner's word on tasks --------------------------------------------
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
-from omnilytics.daemon.ledger import Exposure, Ledger, kind_of
+from omnilytics.daemon.ledger import Exposure, Ledger, Promise, kind_of
 from omnilytics.daemon.market_log import MarketLog
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
@@ -85,11 +85,12 @@ class OwnerPart(OwnerRoundPlayer):
         known = node.journal.get("task")
         if self.task_id is None and known is not None:
             self.task_id = int.from_bytes(known, "big")
-        self._take(await (self.finder.find() if self.task_id is None else self.finder.accept(self.task_id)))
+        self.take(await (self.finder.find() if self.task_id is None else self.finder.accept(self.task_id)))
         node.journal.bind("task", self._task.to_bytes(8, "big"))
 
-    def _take(self, accepted: AcceptedTask) -> None:
-        """Plays this task from now on."""
+    def take(self, accepted: AcceptedTask) -> None:
+        """Plays this task from now on; `prepare` does that, or whoever has found the task."""
+        self._choices.active[accepted.offer.task] = accepted.offer
         self._offer, self._dataset = accepted.offer, accepted.dataset
         self._spec, self.task_id = accepted.offer.spec, accepted.offer.task
         self._node.log("task.accepted", self._spec.means.promise, task=self._task, protection=self._spec.protection)
@@ -260,7 +261,7 @@ class OwnerPart(OwnerRoundPlayer):
         if self._round is not None:
             return True
         bounded = choices.policy.maximum_epsilon < math.inf
-        ledger = Ledger.of(node.journal.exposures())
+        ledger = Ledger.of(node.journal.exposures(), self._on_their_way())
         unpaid = await self._unpaid_rounds(snapshot, ledger)
         if not bounded and not unpaid and not choices.privacy.noise_multiplier:
             return True
@@ -277,6 +278,10 @@ class OwnerPart(OwnerRoundPlayer):
             return False
         return True
 
+    def _on_their_way(self) -> list[Promise]:
+        """A round of every other task that is played now: it may be posted before ours is, and not be entered yet."""
+        return [offer.promise(1) for task, offer in self._choices.active.items() if task != self._task]
+
     async def _unpaid_rounds(self, snapshot: TaskSnapshot, ledger: Ledger) -> int:
         """Rounds posted since our group was last paid, as far as this life of the daemon has seen."""
         posted = ledger.rounds_of(self._task)
@@ -289,10 +294,11 @@ class OwnerPart(OwnerRoundPlayer):
         return posted - self._last_paid[1]
 
     def _exposure(self, round_number: int, offer: Offer) -> Exposure:
-        """What posting this round's vector gives away, epsilon counted over everything that was posted before."""
+        """What posting this round's vector gives away, epsilon counted over everything that was posted before, and what
+        other tasks may be posting."""
         privacy, epsilon = self._choices.privacy, None
         if offer.noise_multiplier > 0.0:
-            noisy = Ledger.of(self._node.journal.exposures()).mechanisms
+            noisy = Ledger.of(self._node.journal.exposures(), self._on_their_way()).mechanisms
             rounds = {each: count for each, count in noisy.items() if each.noise_multiplier > 0.0}
             rounds[offer.mechanism] = rounds.get(offer.mechanism, 0) + 1
             epsilon = epsilon_of(rounds, offer.delta)

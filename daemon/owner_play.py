@@ -18,7 +18,7 @@ from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.market_log import log_exchange
 from omnilytics.daemon.node import Node
-from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.policy import Offer, Policy
 from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.spec import TaskSpec
@@ -71,6 +71,8 @@ class OwnerChoices:
     restore_stake: bool = False
     statistic: StatisticFunction = honest_statistic
     withdraw_to: bytes | None = None
+    # The tasks that are played now, one daemon's parts together.
+    active: dict[int, Offer] = field(default_factory=dict)
 
 
 class OwnerRoundPlayer:

@@ -17,6 +17,7 @@ from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.owner_tasks import OwnerTasks
 from omnilytics.daemon.policy import Policy, read_policy
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
@@ -43,6 +44,8 @@ class OwnerOptions:
     seed: str | None = None
     restore_stake: bool = False
     allow_thin_sums: bool = False
+    stay: bool = False
+    max_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,15 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
-def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False) -> Policy:
+def owner_policy(
+    settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False, max_tasks: int | None = None
+) -> Policy:
     """The policy in force: [policy] of the folder's file, with the flags over it. Raises ConfigurationError."""
     policy = read_policy(settings.table("policy"))
     if allow_thin_sums:
         policy = replace(policy, allow_thin_sums=True)
+    if max_tasks is not None:
+        policy = replace(policy, most_tasks=max_tasks)
     return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
@@ -155,7 +162,15 @@ def run_owner(
     statistic: StatisticFunction = honest_statistic,
     part_class: type[OwnerPart] = OwnerPart,
 ) -> None:
-    """Runs a data owner until its task is over or a signal comes."""
+    """Runs a data owner until its task is over or a signal comes; one that stays, until a signal comes.
+
+    What was joined in earlier lives is played on in any case. Raises OmniLyticsError for what only people can mend.
+    """
+    if options.task is not None and (options.stay or (options.max_tasks or 1) > 1):
+        raise ConfigurationError(
+            "--task names the only task to join, --stay and --max-tasks look for more",
+            help="leave one of them out; [policy] model_owners says whose tasks are joined",
+        )
     dataset = read_dataset(options.data, options.label)
     payout = _payout(settings, options.withdraw_to)
     # A testbed's hostile owner has its own statistic, and no privacy to keep.
@@ -167,7 +182,7 @@ def run_owner(
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums, options.max_tasks),
         privacy=privacy,
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
@@ -176,7 +191,13 @@ def run_owner(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "owner", payout)
-        asyncio.run(node.run(part_class(node, options.task, choices)))
+        stays = options.task is None and (options.stay or choices.policy.most_tasks > 1)
+        known = options.task or int.from_bytes(node.journal.get("task") or b"", "big")
+        if stays or set(node.journal.unfinished_tasks()) - {known}:
+            tasks = OwnerTasks(node, choices, stays, options.task, part_class)
+            asyncio.run(node.run_all(tasks.play))
+        else:
+            asyncio.run(node.run(part_class(node, options.task, choices)))
 
 
 def run_model(

@@ -8,14 +8,13 @@ ask_first its yes is waited for. A no is a no, whoever else says yes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from omnilytics.daemon.ledger import Ledger
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices
-from omnilytics.daemon.policy import Offer, consent
+from omnilytics.daemon.policy import Offer, consent, promises
 from omnilytics.daemon.spec import TaskSpec, decode_spec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import DataError, ModelMismatchError, ParameterError, PolicyError
@@ -70,30 +69,41 @@ class _Described:
     wrong: ParameterError | None
 
 
+# The market is looked through with every new block, and this often in any case.
+LOOK_SECONDS = 2.0
+
+
 class TaskFinder:
     """Looks through the market for a task to join, newest first."""
 
     def __init__(self, node: Node, choices: OwnerChoices) -> None:
         self._node = node
         self._choices = choices
-        self._described: dict[int, _Described] = {}
+        # The verdict on a task, and under which circumstances it stands.
+        self._judged: dict[int, tuple[tuple[object, ...], Candidate]] = {}
         # Tasks that were seen closed: they never open again.
         self._closed: set[int] = set()
         self._told: dict[int, str] = {}
-        self._candidates: dict[int, Candidate] = {}
+        self._candidates: tuple[Candidate, ...] = ()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         """The open tasks that the last look came by, newest first; it ends with the one that was picked, if any."""
-        return tuple(self._candidates.values())
+        return self._candidates
 
     async def find(self) -> AcceptedTask:
         """A task to join, waiting for one. Raises ChainError when the chain cannot be read."""
+        node, seen, looked = self._node, b"", -LOOK_SECONDS
         while True:
-            found = await self.look()
-            if found is not None:
-                return found
-            await asyncio.sleep(self._node.settings.poll_seconds)
+            # A block that was looked through already offers nothing new; but its owner may have said a word since.
+            head, now = await node.chain.head(), node.clock()
+            node.heads.observe(head)
+            if head.hash != seen or now - looked >= LOOK_SECONDS:
+                seen, looked = head.hash, now
+                found = await self.look()
+                if found is not None:
+                    return found
+            await asyncio.sleep(node.heads.pause(node.settings.poll_seconds))
 
     async def accept(self, task: int) -> AcceptedTask:
         """The task that was named; naming it is the owner's word for it, unless it has been refused before.
@@ -105,38 +115,44 @@ class TaskFinder:
             raise _refused_before(task)
         return self._weigh(described)
 
-    async def look(self, besides: Collection[int] = ()) -> AcceptedTask | None:
+    async def look(self, pick: bool = True) -> AcceptedTask | None:
         """One pass through the market: a task to join, or None. Raises ChainError when the chain cannot be read.
 
-        Tasks in `besides` are passed over.
+        Tasks that are joined already are passed over. Without `pick` all open tasks are listed, and none is picked.
         """
-        self._candidates = {}
+        listed: list[Candidate] = []
+        found = None
         for task in range(await self._node.chain.task_count(), 0, -1):
-            if task in besides or task in self._closed:
+            # What was joined once is played now, or over.
+            if task in self._closed or task in self._choices.active or self._node.journal.joins(task):
                 continue
             state = await self._node.chain.state(task)
             if state.status is not TaskStatus.JOINING:
                 # A task never opens again; one that a fork does not know yet may come back.
                 if state.status is not TaskStatus.NONE:
                     self._closed.add(task)
+                    self._judged.pop(task, None)
                 continue
-            found = await self._consider(task, state)
+            found, candidate = await self._consider(task, state, pick)
+            listed.append(candidate)
             if found is not None:
-                return found
-        return None
+                break
+        self._candidates = tuple(listed)
+        return found
 
-    async def _consider(self, task: int, state: TaskState) -> AcceptedTask | None:
-        """Puts an open task on the list; returns it where it is to be joined."""
-        known = self._described.get(task)
-        fresh = known is None or known.model_owner != state.model_owner
-        described = await self._read(task) if known is None or fresh else known
-        accepted, candidate = self._judge(described)
-        if accepted is not None and not fresh:
-            # What was read long ago may be of a fork: what is joined is what the chain says today.
+    async def _consider(self, task: int, state: TaskState, pick: bool) -> tuple[AcceptedTask | None, Candidate]:
+        """What is said of an open task; the task, where it is to be joined."""
+        known = self._judged.get(task)
+        # Every other task that is played takes of what the policy allows in all.
+        circumstances = (state.model_owner, frozenset(self._choices.active), self._node.journal.decision(task))
+        accepted = None
+        # What was read long ago may be of a fork: what is joined is what the chain says today.
+        if known is None or known[0] != circumstances or (pick and known[1].verdict is Verdict.ACCEPTED):
             accepted, candidate = self._judge(await self._read(task))
-        self._candidates[task] = candidate
+            self._judged[task] = circumstances, candidate
+        candidate = self._judged[task][1]
         self._tell(candidate)
-        return accepted
+        return accepted if pick else None, candidate
 
     async def _read(self, task: int) -> _Described:
         chain = self._node.chain
@@ -147,8 +163,7 @@ class TaskFinder:
             spec = decode_spec(spec_bytes)
         except ParameterError as error:
             wrong = error
-        self._described[task] = _Described(task, model_owner, await chain.params(task), spec, wrong)
-        return self._described[task]
+        return _Described(task, model_owner, await chain.params(task), spec, wrong)
 
     def _judge(self, described: _Described) -> tuple[AcceptedTask | None, Candidate]:
         task, word = described.task, self._node.journal.decision(described.task)
@@ -186,7 +201,9 @@ class TaskFinder:
         _check_rows(offer)
         # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
         if not journal.joins(task):
-            consent(choices.policy, offer, Ledger.of(journal.exposures()))
+            posted = Ledger.of(journal.exposures())
+            promised = promises(choices.active.values(), posted, besides=task)
+            consent(choices.policy, offer, replace(posted, promises=tuple(promised)))
         if choices.privacy.active and spec.protection != "envelope":
             raise ParameterError(
                 f"[privacy] is set, and there is no local noise for the protection {spec.protection}",

@@ -212,11 +212,19 @@ class TransactionQueue:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
             except ChainError as error:
+                if isinstance(error, RpcAnswered) and self._others_wait(order):
+                    # It may be this call alone that the RPC does not like. Its duty comes again; the others go on.
+                    raise
                 # The RPC is in trouble, not the order: wait, look at the nonce again, try again.
                 self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
                 self._nonce = None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+
+    def _others_wait(self, order: _Order) -> bool:
+        """Whether another task's orders wait for this one to be done."""
+        task = order.fields.get("task")
+        return any(not is_duty_of(task, key) for key in self._pending if key != order.key)
 
     async def _send(self, order: _Order) -> Receipt:
         chain, keys = self._chain, self._keys

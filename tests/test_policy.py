@@ -151,8 +151,9 @@ ONE_KEY_EACH: dict[str, tuple[Any, Offer, Ledger, str]] = {
 }
 
 
-# Those that say no by a task's terms.
-REFUSING = [key for key in meanings() if key not in ("maximum_unpaid_rounds", "allow_thin_sums", "ask_first")]
+# The others do not say no by a task's terms.
+NOT_OF_TERMS = ("maximum_unpaid_rounds", "allow_thin_sums", "most_tasks", "ask_first")
+REFUSING = [key for key in meanings() if key not in NOT_OF_TERMS]
 
 
 @pytest.mark.parametrize("key", REFUSING)
@@ -268,6 +269,7 @@ def test_the_table_gives_every_key_and_no_limit_is_inf() -> None:
         ({"ask_first": 1}, "'ask_first' in .policy. has a value of the wrong type; it is true or false"),
         ({"minimum_reward": -1}, "'minimum_reward' in .policy. is negative: -1"),
         ({"maximum_stake": 2**256}, "beyond 256 bits"),
+        ({"most_tasks": 0}, "'most_tasks' in .policy. is 0"),
         ({"minimum_group_size": 2}, "'minimum_group_size' in .policy. is 2; no group may be below 3"),
         ({"model_owners": ["0x12"]}, "'0x12' in model_owners of .policy. is not 0x and 40 hex digits"),
         ({"blocked_model_owners": ["11" * 20]}, "is not 0x and 40 hex digits"),

@@ -32,10 +32,17 @@ NOISY = {"noise_multiplier": 4.0, "clip_norm": 0.01}
 
 
 class StillNode:
-    """A node that runs nothing."""
+    """A node that runs nothing; with tasks that are joined already, or without."""
+
+    def __init__(self, *joined: int) -> None:
+        self.journal = mock.Mock(**{"unfinished_tasks.return_value": list(joined), "get.return_value": None})
+        self.ran: list[str] = []
 
     async def run(self, part: object) -> None:
-        pass
+        self.ran.append("one part")
+
+    async def run_all(self, play: object) -> None:
+        self.ran.append("tasks")
 
 
 def choices_of(

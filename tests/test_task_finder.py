@@ -18,7 +18,7 @@ from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.spec import TaskSpec
-from omnilytics.daemon.task_finder import TaskFinder, Verdict
+from omnilytics.daemon.task_finder import LOOK_SECONDS, TaskFinder, Verdict
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import ChainError, ModelMismatchError, PolicyError
 from omnilytics.peers.market import TaskParams, TaskState, TaskStatus
@@ -168,8 +168,40 @@ async def test_a_long_market_costs_a_call_for_each_open_task(node: NodeStub, cha
 async def test_tasks_that_are_played_already_are_passed_over(node: NodeStub) -> None:
     offer(node, 1)
     offer(node, 2)
-    found = await finder_of(node).look(besides={2})
+    finder = finder_of(node)
+    found = await finder.look()
+    assert found is not None and found.offer.task == 2
+    finder._choices.active[2] = found.offer
+    found = await finder.look()
     assert found is not None and found.offer.task == 1
+
+
+async def test_where_nothing_more_is_joined_all_that_is_open_is_listed(node: NodeStub) -> None:
+    for task in (1, 2, 3):
+        offer(node, task)
+    finder = finder_of(node)
+    assert await finder.look(pick=False) is None
+    assert [verdict for verdict, _ in listed(finder).values()] == [Verdict.ACCEPTED] * 3
+
+
+async def test_what_tasks_that_are_played_may_still_take_counts_as_taken(node: NodeStub) -> None:
+    """Two tasks that are alike are one too many here, though not a byte of the first is posted yet."""
+    offer(node, 1)
+    offer(node, 2)
+    finder = finder_of(node, maximum_similar_tasks=1)
+    first = await finder.look()
+    assert first is not None
+    finder._choices.active[2] = first.offer
+    assert await finder.look() is None
+    assert listed(finder)[1] == (
+        Verdict.REFUSED,
+        "task 1 is like 1 earlier ones of its model owner, the policy allows 1 (maximum_similar_tasks)",
+    )
+    # It was cancelled, say, and has taken nothing.
+    del finder._choices.active[2]
+    node.chain.tasks[2] = (*node.chain.tasks[2][:2], state(status=TaskStatus.CANCELLED))
+    second = await finder.look()
+    assert second is not None and second.offer.task == 1
 
 
 async def test_it_waits_for_a_task(node: NodeStub) -> None:
@@ -178,7 +210,44 @@ async def test_it_waits_for_a_task(node: NodeStub) -> None:
     await asyncio.sleep(0)
     assert not searching.done()
     offer(node, 1)
+    node.chain.head_hash = b"n" * 32
     assert (await searching).offer.task == 1
+
+
+async def test_a_quiet_market_is_looked_through_once_a_block_and_now_and_then(
+    node: NodeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.settings = SimpleNamespace(poll_seconds=0.0)  # type: ignore[attr-defined]
+    heads, looks, now = 0, 0, 0.0
+    node.clock = lambda: now
+    finder, head = finder_of(node), node.chain.head
+
+    async def asked() -> Any:
+        nonlocal heads
+        heads += 1
+        return await head()
+
+    async def look(pick: bool = True) -> Any:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(node.chain, "head", asked)
+    monkeypatch.setattr(finder, "look", look)
+    searching = asyncio.create_task(finder.find())
+
+    async def some() -> int:
+        before = heads
+        while heads < before + 5:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return looks
+
+    assert await some() == 1
+    node.chain.head_hash = b"n" * 32
+    assert await some() == 2
+    # The owner may have said a word on a task meanwhile.
+    now = LOOK_SECONDS
+    assert await some() == 3
+    searching.cancel()
 
 
 async def test_trouble_with_the_chain_is_no_refusal(node: NodeStub, monkeypatch: pytest.MonkeyPatch) -> None:

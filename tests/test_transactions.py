@@ -118,14 +118,14 @@ async def test_orders_are_carried_out_one_after_the_other_and_told(market: Local
             "join", "join", *market.join_arguments(market.owners[0]), value=PARAMS.stake, task=1, group=2
         )
         leave = daemon.queue.submit("leave", "leave", 1)
-        assert not daemon.queue.idle
+        assert daemon.queue.pending_count
         assert not daemon.queue.wanted("join", 10**9)
         async with asyncio.timeout(PATIENCE):
             first, second = await join, await leave
         assert first.succeeded
         assert first.block < second.block
         assert daemon.journal.unmined_transactions() == []
-        await eventually(lambda: daemon.queue.idle)
+        await eventually(lambda: not daemon.queue.pending_count)
         assert daemon.mined == ["join", "leave"]
         # A snapshot that may not show the result yet is no reason to act again; a later one is.
         assert not daemon.queue.wanted("join", first.block)
