@@ -31,7 +31,7 @@ PROGRAM = (sys.executable, "-P", "-m", "omnilytics.daemon.cli")
 BLOCK_SECONDS = 12.0
 # A start is over then: libraries are loaded, what is remembered is remembered.
 SETTLE_SECONDS = 30.0
-READY_SECONDS = 120.0
+READY_SECONDS = 600.0
 
 
 @dataclass
@@ -133,8 +133,8 @@ def _joins(line: str) -> bool | None:
     return True if record["event"] == "tx.mined" and record["data"]["function"] == "join" else None
 
 
-async def many(stage: Stage, count: int) -> float:
-    """Seconds from the first start until the last of so many owners is ready."""
+async def many(stage: Stage, count: int) -> tuple[float, float]:
+    """Seconds from the first start until the last of so many owners is ready, and their processor time until then."""
     for number in range(count):
         keys = keys_for(stage.folder / f"many-{number}")
         await stage.chain.call("anvil_setBalance", keys, hex(10**20))
@@ -146,12 +146,12 @@ async def many(stage: Stage, count: int) -> float:
         log = stage.folder / f"many-{number}.txt"
         started.append(await stage.supervisor.start(home.name, argv, log=log, events=home / "log.jsonl"))
     await asyncio.gather(*(ready(process) for process in started))
-    seconds = time.monotonic() - began
+    seconds, used = time.monotonic() - began, sum(cpu_seconds(process.pid) for process in started)
     await asyncio.gather(*(process.stop() for process in started))
-    return seconds
+    return seconds, used
 
 
-async def measure(folder: Path, minutes: float, count: int) -> tuple[list[str], float]:
+async def measure(folder: Path, minutes: float, count: int) -> tuple[list[str], tuple[float, float]]:
     """All of it, on a chain of its own."""
     folder.mkdir(parents=True)
     async with (
@@ -162,9 +162,9 @@ async def measure(folder: Path, minutes: float, count: int) -> tuple[list[str], 
         deployed = await asyncio.to_thread(deploy, chain.rpc_url, read_artifact(), chain.private_keys[0])
         stage = Stage(folder, chain, broker.url, deployed.market, supervisor)
         click.echo(f"starting {count} owners", err=True)
-        seconds = await many(stage, count)
-        click.echo(f"{seconds:.1f} s; now {minutes:g} minutes of nothing", err=True)
-        return await idle(stage, minutes), seconds
+        start = await many(stage, count)
+        click.echo(f"{start[0]:.1f} s; now {minutes:g} minutes of nothing", err=True)
+        return await idle(stage, minutes), start
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -175,14 +175,19 @@ def main(minutes: float, owners: int, print_only: bool) -> None:
     """Measure idle daemons and the start of many, and write the figures into docs/operations.md."""
     stamp = datetime.now(UTC)
     before = os.getloadavg()[0]
-    lines, seconds = asyncio.run(measure(ROOT / "runs" / f"idle-{stamp:%Y-%m-%dT%H-%M-%S}", minutes, owners))
+    lines, (seconds, used) = asyncio.run(measure(ROOT / "runs" / f"idle-{stamp:%Y-%m-%dT%H-%M-%S}", minutes, owners))
     command = " ".join(["scripts/idle-figures", *sys.argv[1:]])
     said = (
         f"`{command}`, {stamp:%Y-%m-%d}: {os.cpu_count()} processors, blocks every {BLOCK_SECONDS:g} s, default "
         f"settings, {minutes:g} minutes; load of other work on the machine when it began: {before:.1f}."
     )
     table = ["| daemon | resident | of its own | processor time | of one processor |", "|---|---|---|---|---|", *lines]
-    last = f"{owners} owners started at once were all ready (chain, keys and libraries) after {seconds:.1f} s."
+    cores = os.cpu_count() or 1
+    last = (
+        f"{owners} owners started at once were all ready (libraries, keys, chain) after {seconds:.1f} s. They took "
+        f"{used:.1f} s of processor time until then: {used / owners:.2f} s each, {used / cores:.1f} s on each of "
+        f"{cores} processors that do nothing else."
+    )
     text = "\n".join([START, said, "", *table, "", last, END])
     if print_only:
         click.echo(text)
