@@ -29,6 +29,9 @@ class Viewer(Protocol):
     async def look(self, head: Head) -> int | None:
         """Looks at it: the block whose state it has seen now, if any. May raise ChainError, and is shown it again."""
 
+    def reorganised(self) -> None:
+        """Nothing that was read before holds: what it is shown next is of another branch."""
+
 
 class TaskView:
     """One task as blocks show it: members are read again only when they may differ."""
@@ -70,6 +73,8 @@ class BlockWatch:
         self._look_again = asyncio.Event()
         self._begun = asyncio.Event()
         self._viewers: list[Viewer] = []
+        # The head that was shown last.
+        self._seen: Head | None = None
         # Who could not look while others could: how many turns it is passed over, and after the next failure.
         self._resting: dict[Viewer, tuple[int, int]] = {}
         self._most_turns = max(1, int(MAX_BACKOFF_SECONDS / poll_seconds))
@@ -100,7 +105,12 @@ class BlockWatch:
                 self._heads.observe(head)
                 behind = [viewer for viewer in self._viewers if viewer.behind(head) and not self._rests(viewer)]
                 if behind and await self._heads.confirmed(head):
+                    if self._seen is not None and not await self._heads.continues(head, self._seen):
+                        # The other branch may have drawn other groups, and look the same in everything else.
+                        for viewer in self._viewers:
+                            viewer.reorganised()
                     await self._show(head, behind)
+                    self._seen = head
                 pause = self._heads.pause(self._poll_seconds)
             except ChainError as error:
                 self._log("rpc.error", str(error), "warning", code=error.code)

@@ -150,6 +150,9 @@ class OwnerTasks:
         self._seen = head.hash
         self._news.set()
 
+    def reorganised(self) -> None:
+        """What stands open is read anew at every look."""
+
 
 def batch_entropy_of(task: int, entropy: Callable[[int], bytes]) -> Callable[[int], bytes]:
     """A task's own entropy of batches, 32 bytes a round, also where all of it comes from one seed."""

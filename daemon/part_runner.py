@@ -86,3 +86,7 @@ class PartRunner:
         snapshot = await self.view.read(self.part.task_id, head)
         self.put(SnapshotSeen(snapshot))
         return snapshot.state_block
+
+    def reorganised(self) -> None:
+        """Members are read again."""
+        self.view.members_changed = True

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -22,7 +22,7 @@ from tests.part_stubs import LogStub
 
 
 def head_at(number: int) -> Head:
-    return Head(number, 1000 + number, number.to_bytes(32, "big"), 0)
+    return Head(number, 1000 + number, number.to_bytes(32, "big"), 0, (number - 1).to_bytes(32, "big"))
 
 
 @dataclass
@@ -92,6 +92,7 @@ class Viewer:
     def __init__(self) -> None:
         self.shown: list[int] = []
         self.tried = 0
+        self.reorgs = 0
         self.broken = False
 
     def behind(self, head: Head) -> bool:
@@ -103,6 +104,9 @@ class Viewer:
             raise ChainError("no such task")
         self.shown.append(head.number)
         return head.number
+
+    def reorganised(self) -> None:
+        self.reorgs += 1
 
 
 class Heads:
@@ -116,6 +120,9 @@ class Heads:
 
     async def confirmed(self, head: Head) -> bool:
         return True
+
+    async def continues(self, head: Head, earlier: Head) -> bool:
+        return head.hash == earlier.hash or head.parent == earlier.hash
 
 
 class QuickWatch(BlockWatch):
@@ -159,6 +166,23 @@ async def test_one_look_at_the_head_serves_everybody_and_nobody_asks_before_ther
         await heads_later(chain, 3)
     assert [viewer.shown for viewer in viewers] == [[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3]]
     assert watch.seen_block == 4
+
+
+async def test_after_a_reorg_everybody_is_told_also_who_is_passed_over() -> None:
+    chain, viewers = CountedChain(), [Viewer(), Viewer()]
+    watch = QuickWatch(chain, LogStub())
+    for viewer in viewers:
+        watch.add(viewer)
+    async with watching(watch):
+        await heads_later(chain, 3)
+        viewers[1].broken = True
+        chain.newest = head_at(2)
+        await heads_later(chain, 5)
+        assert [viewer.reorgs for viewer in viewers] == [0, 0]
+        chain.newest = replace(head_at(3), parent=b"another branch")
+        await heads_later(chain, 5)
+    assert [viewer.reorgs for viewer in viewers] == [1, 1]
+    assert viewers[0].shown == [1, 2, 3] and viewers[1].shown == [1]
 
 
 async def test_a_task_in_trouble_is_passed_over_and_the_others_see_every_block() -> None:

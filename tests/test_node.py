@@ -19,8 +19,10 @@ from omnilytics.daemon import node as node_module
 from omnilytics.daemon import part_runner
 from omnilytics.daemon.block_watch import BlockWatch
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.chain import Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
+from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers.errors import ChainError, ChainMismatchError, DataError, LockError, OmniLyticsError
 from scripts import broker_process, chain_process
 from tests.local_market import LocalMarket, keys_of, open_market
@@ -290,6 +292,34 @@ async def test_with_a_finality_depth_the_state_stays_behind_the_head(
             assert len(part.snapshots()[-1].members) == 1
 
 
+async def test_after_a_reorg_members_are_read_again_also_when_all_else_looks_the_same(
+    anvil: chain_process.Chain, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_market(anvil) as market:
+        await market.create()
+        part = Recorder(1)
+        node = Node(on(market, settings), ME, "owner")
+        gate, newest = asyncio.Lock(), node.chain.head
+
+        async def head() -> Head:
+            async with gate:
+                return await newest()
+
+        def members() -> list[bytes]:
+            return [member.account for shown in part.snapshots()[-1:] for member in shown.members]
+
+        monkeypatch.setattr(node.chain, "head", head)
+        async with playing(node, part):
+            before = await anvil.call("evm_snapshot")
+            await market.join(market.owners[0])
+            await eventually(lambda: members() == [market.owners[0].address])
+            # The other branch: as many members, as high, as late in the task; but somebody else. Nobody looks between.
+            async with gate:
+                await anvil.call("evm_revert", before)
+                await market.join(market.owners[1])
+            await eventually(lambda: members() == [market.owners[1].address])
+
+
 # ------------------------------------------------------------------------------- work
 
 
@@ -314,6 +344,76 @@ async def test_work_runs_beside_the_queue_and_comes_back_through_it(
         numbers = [outcome for outcome in outcomes if isinstance(outcome, int)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
         assert (numbers, len(errors)) == ([42], 1)
+
+
+async def test_each_part_hears_its_own_task_and_everybody_who_is_there(settings: Settings) -> None:
+    node = Node(settings, ME, "owner")
+    parts = [Recorder(1), Recorder(2)]
+    runners = [node.runner(part) for part in parts]
+    node._hear(Arrived(1, 1, bytes(20), b"one"))
+    node._hear(Arrived(2, 1, bytes(20), b"two"))
+    node._hear(Arrived(3, 1, bytes(20), b"nobody's"))
+    node._hear(PresenceChanged(bytes(20), True))
+    for runner in runners:
+        await runner.handle_waiting()
+    assert [[getattr(event, "payload", None) for event in part.events] for part in parts] == [
+        [b"one", None],
+        [b"two", None],
+    ]
+    assert node.unclaimed == 1 and "of no task that is played here" in settings.log_path.read_text()
+
+
+async def test_a_tasks_transaction_makes_its_own_members_be_read_again(settings: Settings) -> None:
+    node = Node(settings, ME, "owner")
+    runners = [node.runner(Recorder(task)) for task in (1, 11)]
+    for runner in runners:
+        runner.view.members_changed = False
+    await node._after_transaction(duty_key(1, "join"), None)
+    assert [runner.view.members_changed for runner in runners] == [True, False]
+    node.members_may_have_changed(11)
+    assert runners[1].view.members_changed
+
+
+async def test_no_more_work_at_once_than_there_are_workers_and_everybody_has_a_turn(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that always has more to do takes the worker in turns with the other."""
+    monkeypatch.setattr(node_module, "MAX_WORKERS", 1)
+    node = Node(settings, ME, "owner")
+    order: list[int] = []
+    runners = {task: node.runner(Recorder(task)) for task in (1, 2)}
+
+    def order_work(task: int, left: int) -> None:
+        async def proceed(_: object) -> None:
+            if left > 1:
+                order_work(task, left - 1)
+
+        node.in_thread(task, lambda: order.append(task), proceed)
+
+    order_work(1, 3)
+    order_work(2, 2)
+    async with asyncio.timeout(PATIENCE):
+        while len(order) < 5:
+            for runner in runners.values():
+                await runner.handle_waiting()
+            await asyncio.sleep(0.001)
+    assert order == [1, 2, 1, 2, 1]
+
+
+async def test_work_of_a_part_that_has_ended_is_nothing_to_the_one_that_follows_it(settings: Settings) -> None:
+    """The same task was taken up again meanwhile, and knows nothing of the round that was trained for."""
+    node = Node(settings, ME, "owner")
+    ended = node.runner(Recorder(1))
+    done: list[object] = []
+
+    async def proceed(outcome: object) -> None:
+        done.append(outcome)
+
+    node.in_thread(1, lambda: 42, proceed)
+    node._runners.remove(ended)
+    following = node.runner(Recorder(1))
+    await asyncio.wait(node._work)
+    assert (ended.waiting, following.waiting, done) == (1, 0, [])
 
 
 async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Chain, settings: Settings) -> None:

@@ -50,7 +50,7 @@ class Blocks:
 
     async def next(self) -> None:
         self.number += 1
-        head = Head(self.number, 0, self.number.to_bytes(32, "big"), 0)
+        head = Head(self.number, 0, self.number.to_bytes(32, "big"), 0, bytes(32))
         for viewer in self.viewers:
             if viewer.behind(head):
                 await viewer.look(head)
@@ -112,7 +112,7 @@ async def playing(
 async def test_up_to_so_many_tasks_are_played_and_the_next_when_one_is_over(node: StillNode) -> None:
     for task in (1, 2, 3):
         offer(node, task)
-    async with playing(node, choices_of(2)) as (tasks, task):
+    async with playing(node, choices_of(2)) as (tasks, life):
         await node.blocks.next()
         assert sorted(node.parts) == [2, 3] == sorted(tasks.played)
         assert [candidate.task for candidate in tasks.finder.candidates] == [1]
@@ -123,7 +123,7 @@ async def test_up_to_so_many_tasks_are_played_and_the_next_when_one_is_over(node
         for number in (1, 2):
             node.endings[number].set_result(None)
         await settle()
-        assert tasks.played == () and not task.done(), "it stays"
+        assert not tasks.played and not life.done(), "it stays"
         offer(node, 4)
         await node.blocks.next()
         assert tasks.played == (4,)
@@ -146,30 +146,30 @@ async def test_one_that_joins_nothing_more_ends_with_its_last_task(node: StillNo
     for task in (1, 2, 3):
         offer(node, task)
     node.journal.nonce(1, secret("1"))
-    async with playing(node, choices_of(), joins_more=False, named=2) as (tasks, task):
+    async with playing(node, choices_of(), joins_more=False, named=2) as (tasks, life):
         assert sorted(tasks.played) == [1, 2]
         node.endings[1].set_result(None)
         await settle()
-        assert not task.done()
+        assert not life.done()
         node.endings[2].set_result(None)
         await settle()
-        assert task.done() and task.exception() is None
+        assert life.done() and life.exception() is None
         assert node.blocks.viewers == []
 
 
 async def test_a_named_task_that_does_not_fit_is_said(node: StillNode) -> None:
     offer(node, 1)
     node.journal.decide(1, False)
-    async with playing(node, choices_of(), joins_more=False, named=1) as (_, task):
+    async with playing(node, choices_of(), joins_more=False, named=1) as (_, life):
         with pytest.raises(PolicyError, match="you have refused task 1"):
-            await task
+            await life
 
 
 async def test_the_owners_word_is_heard_without_a_block(node: StillNode) -> None:
     offer(node, 1)
     async with playing(node, choices_of(ask_first=True)) as (tasks, _):
         await node.blocks.next()
-        assert tasks.played == ()
+        assert not tasks.played
         node.journal.decide(1, True)
         tasks.look_again()
         await settle()
@@ -186,7 +186,7 @@ async def test_a_task_that_fails_is_taken_up_again_and_the_others_go_on(
     monkeypatch.setattr(owner_tasks, "RETRY_SECONDS", 0.01)
     for task in (1, 2):
         offer(node, task)
-    async with playing(node, choices_of(2)) as (tasks, task):
+    async with playing(node, choices_of(2)) as (tasks, life):
         await node.blocks.next()
         first = node.endings[2]
         node.endings[1].set_exception(trouble)
@@ -199,17 +199,17 @@ async def test_a_task_that_fails_is_taken_up_again_and_the_others_go_on(
             while len(node.parts[1]) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         assert node.parts[1][0] is not node.parts[1][1], "as after a restart: nothing of a round is kept"
-        assert len(node.parts[2]) == 1 and node.endings[2] is first and not task.done()
+        assert len(node.parts[2]) == 1 and node.endings[2] is first and not life.done()
         assert node.journal.unfinished_tasks() == [1, 2]
 
 
 async def test_a_bug_is_not_one_tasks_trouble(node: StillNode) -> None:
     offer(node, 1)
-    async with playing(node, choices_of()) as (_, task):
+    async with playing(node, choices_of()) as (_, life):
         await node.blocks.next()
         node.endings[1].set_exception(ZeroDivisionError())
         await settle()
-        assert isinstance(task.exception(), ZeroDivisionError)
+        assert isinstance(life.exception(), ZeroDivisionError)
 
 
 async def test_an_rpc_that_is_away_while_it_looks_is_asked_again(
@@ -219,11 +219,11 @@ async def test_an_rpc_that_is_away_while_it_looks_is_asked_again(
         raise ChainError("cannot reach RPC")
 
     offer(node, 1)
-    async with playing(node, choices_of()) as (tasks, task):
+    async with playing(node, choices_of()) as (tasks, life):
         with monkeypatch.context() as patched:
             patched.setattr(node.chain, "task_count", away)
             await node.blocks.next()
-        assert node.said("rpc.error") and not task.done()
+        assert node.said("rpc.error") and not life.done()
         await node.blocks.next()
         assert tasks.played == (1,)
 
@@ -231,11 +231,11 @@ async def test_an_rpc_that_is_away_while_it_looks_is_asked_again(
 async def test_the_end_ends_all_of_them(node: StillNode) -> None:
     for number in (1, 2):
         offer(node, number)
-    async with playing(node, choices_of(2)) as (_, task):
+    async with playing(node, choices_of(2)) as (_, life):
         await node.blocks.next()
-        task.cancel()
+        life.cancel()
         await settle()
-        assert task.cancelled() and all(ending.cancelled() for ending in node.endings.values())
+        assert life.cancelled() and all(ending.cancelled() for ending in node.endings.values())
     assert node.journal.unfinished_tasks() == [1, 2]
 
 

@@ -62,7 +62,7 @@ def choices_of(
         return cast(OwnerPart, None)
 
     settings = Settings(home, tables=tables, payout_address=payout_address)
-    with mock.patch.object(run, "_node", lambda *_: StillNode()):
+    with mock.patch.object(run, "_node", lambda *_: StillNode()), mock.patch.object(run, "OwnerTasks"):
         run.run_owner(settings, home / "password", run.OwnerOptions(path, **options), statistic, cast(Any, part))
     (choices,) = given
     return choices
@@ -143,3 +143,61 @@ def test_a_hostile_gradient_is_left_alone_and_counts_as_without_noise(tmp_path: 
     poison = cast(StatisticFunction, lambda *_: None)
     choices = choices_of(tmp_path, {"privacy": NOISY}, poison)
     assert choices.statistic is poison and choices.privacy == PrivacyOptions()
+
+
+# ------------------------------------------------------------------- one task, or several
+
+
+def ran(home: Path, *joined: int, tables: dict[str, Any] | None = None, **options: Any) -> tuple[str, mock.Mock]:
+    """What a daemon plays that has joined these tasks before: "one part" or "tasks"; and how these were asked for."""
+    path = home / "rows.npz"
+    np.savez(path, X=np.eye(4), y=np.arange(4) % 2)
+    node = StillNode(*joined)
+    with mock.patch.object(run, "_node", lambda *_: node), mock.patch.object(run, "OwnerTasks") as tasks:
+        run.run_owner(
+            Settings(home, tables=tables or {}),
+            home / "password",
+            run.OwnerOptions(path, **options),
+            part_class=mock.Mock(),
+        )
+    (played,) = node.ran
+    return played, tasks
+
+
+def test_without_a_word_it_is_one_task_as_ever(tmp_path: Path) -> None:
+    assert ran(tmp_path)[0] == ran(tmp_path, task=7)[0] == ran(tmp_path, 7, task=7)[0] == "one part"
+    assert ran(tmp_path, max_tasks=1)[0] == "one part"
+
+
+@pytest.mark.parametrize(
+    ("options", "tables", "most"),
+    [
+        ({"stay": True}, {}, 1),
+        ({"max_tasks": 3}, {}, 3),
+        ({"stay": True, "max_tasks": 3}, {"policy": {"most_tasks": 2}}, 3),
+        ({}, {"policy": {"most_tasks": 2}}, 2),
+    ],
+    ids=str,
+)
+def test_it_stays_where_it_is_told_to(
+    tmp_path: Path, options: dict[str, Any], tables: dict[str, Any], most: int
+) -> None:
+    played, tasks = ran(tmp_path, tables=tables, **options)
+    (_, choices, joins_more, named, _), _ = tasks.call_args
+    assert (played, choices.policy.most_tasks, joins_more, named) == ("tasks", most, True, None)
+
+
+@pytest.mark.parametrize("task", [None, 7], ids=["none named", "one named"])
+def test_what_was_joined_in_an_earlier_life_is_played_on_by_one_that_does_not_stay(
+    tmp_path: Path, task: int | None
+) -> None:
+    """Stakes hang on it."""
+    played, tasks = ran(tmp_path, 8, 9, task=task, tables={"policy": {"most_tasks": 2}} if task else {})
+    (_, _, joins_more, named, _), _ = tasks.call_args
+    assert (played, joins_more, named) == ("tasks", False, task)
+
+
+@pytest.mark.parametrize("options", [{"stay": True}, {"max_tasks": 2}], ids=str)
+def test_one_named_task_and_all_there_are_exclude_each_other(tmp_path: Path, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="--task names the only task"):
+        ran(tmp_path, task=7, **options)

@@ -15,11 +15,11 @@ from aiohttp import ClientSession, web
 from eth_account import Account
 
 from omnilytics.daemon import transactions
-from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, params_tuple
+from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, RpcAnswered, params_tuple
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
+from omnilytics.daemon.transactions import FeePolicy, TransactionQueue, duty_key
 from omnilytics.peers.errors import FundsError, ParameterError
 from scripts import chain_process
 from tests.local_market import PARAMS, SPEC, LocalMarket, keys_of, open_market
@@ -106,6 +106,40 @@ async def transaction(market: LocalMarket, tx_hash: str) -> dict[str, Any]:
 
 async def count_of(market: LocalMarket, keys: Keys) -> int:
     return await market.chain.mined_nonce(keys.address)
+
+
+# -------------------------------------------------------------------- several tasks
+
+
+async def test_an_order_that_the_rpc_does_not_like_holds_no_other_tasks_orders_back(
+    market: LocalMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and with an error: alone, the order would be tried again and again. Its duty comes back anyway."""
+    for _ in range(2):
+        await market.create()
+    owner, disliked = market.owners[0], 1
+    honest = market.chain.estimate
+
+    async def estimate(sender: bytes, data: bytes, value: int) -> int:
+        if data == market.chain.encode("leave", disliked):
+            raise RpcAnswered("RPC answered with an error: gas required exceeds allowance")
+        return await honest(sender, data, value)
+
+    monkeypatch.setattr(market.chain, "estimate", estimate)
+    async with running(market, owner, tmp_path) as daemon, asyncio.timeout(PATIENCE):
+        stuck = daemon.queue.submit(duty_key(1, "leave"), "leave", 1, task=1)
+        join = daemon.queue.submit(
+            duty_key(2, "join"), "join", *market.join_arguments(owner), value=PARAMS.stake, task=2
+        )
+        assert not daemon.queue.idle(1) and not daemon.queue.idle(2) and daemon.queue.idle(3)
+        with pytest.raises(RpcAnswered):
+            await stuck
+        assert (await join).succeeded
+        assert daemon.queue.idle(1)
+        # While nobody else waits it is the RPC's trouble as ever: tried again until it is over.
+        again = daemon.queue.submit(duty_key(1, "join"), "leave", 1, task=1)
+        await daemon.until("rpc.error")
+        assert not again.done()
 
 
 # -------------------------------------------------------------------- all is well

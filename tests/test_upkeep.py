@@ -41,7 +41,7 @@ class World:
     async def head(self) -> Head:
         if not self.answers:
             raise ChainError("down")
-        return Head(5, 100, bytes(32), 10**9)
+        return Head(5, 100, bytes(32), 10**9, bytes(32))
 
     async def balance(self, account: bytes) -> int:
         self.asked += 1
