@@ -111,7 +111,7 @@ class BlockWatch:
                             viewer.reorganised()
                     await self._show(head, behind)
                     self._seen = head
-                pause = self._poll_seconds
+                pause = self._heads.pause(self._poll_seconds)
             except ChainError as error:
                 self._log("rpc.error", str(error), "warning", code=error.code)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)

@@ -24,10 +24,10 @@ _OTHER_VARIABLES = ("HOME", "PASSWORD_FILE")
 
 CONFIG_NAME = "config.toml"
 
-# What a key takes, by the type of its default.
-_KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
 # Settings that are one of a few words.
 _CHOICES = {"log_level": ("debug", "info", "warning", "error"), "notify": ("auto", "on", "off")}
+# What a key takes, by the type of its default.
+_KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
 
 _Table = TypeVar("_Table")
 

@@ -69,6 +69,10 @@ class _Described:
     wrong: ParameterError | None
 
 
+# The market is looked through with every new block, and this often in any case.
+LOOK_SECONDS = 2.0
+
+
 class TaskFinder:
     """Looks through the market for a task to join, newest first."""
 
@@ -89,11 +93,17 @@ class TaskFinder:
 
     async def find(self) -> AcceptedTask:
         """A task to join, waiting for one. Raises ChainError when the chain cannot be read."""
+        node, seen, looked = self._node, b"", -LOOK_SECONDS
         while True:
-            found = await self.look()
-            if found is not None:
-                return found
-            await asyncio.sleep(self._node.settings.poll_seconds)
+            # A block that was looked through already offers nothing new; but its owner may have said a word since.
+            head, now = await node.chain.head(), node.clock()
+            node.heads.observe(head)
+            if head.hash != seen or now - looked >= LOOK_SECONDS:
+                seen, looked = head.hash, now
+                found = await self.look()
+                if found is not None:
+                    return found
+            await asyncio.sleep(node.heads.pause(node.settings.poll_seconds))
 
     async def accept(self, task: int) -> AcceptedTask:
         """The task that was named; naming it is the owner's word for it, unless it has been refused before.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from omnilytics.daemon.chain import Head, PostedPart
@@ -40,6 +41,7 @@ class ChainStub:
 
     due: int = 0
     market: bytes = bytes(20)
+    head_hash: bytes = bytes(32)
     # How often each group was paid.
     paid: int = 0
     tasks: dict[int, tuple[bytes, TaskParams, TaskState]] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class ChainStub:
         return [self.paid] * 3
 
     async def head(self) -> Head:
-        return Head(100, 500, bytes(32), 0, bytes(32))
+        return Head(100, 500, self.head_hash, 0, bytes(32))
 
     async def task_count(self) -> int:
         return max(self.tasks, default=0)
@@ -111,6 +113,7 @@ class NodeStub:
     log: LogStub = field(default_factory=LogStub)
     clock: Callable[[], float] = lambda: 0.0
     entropy: Callable[[int], bytes] = field(default_factory=lambda: Entropy("node"))
+    heads: Any = field(default_factory=lambda: SimpleNamespace(observe=lambda head: None, pause=lambda least: least))
     # Background work that is under way: what it computes, and what happens then.
     working: list[tuple[Callable[[], Any], Callable[[Any], Awaitable[None]]]] = field(default_factory=list)
 

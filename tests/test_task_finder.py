@@ -18,7 +18,7 @@ from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy
 from omnilytics.daemon.spec import TaskSpec
-from omnilytics.daemon.task_finder import TaskFinder, Verdict
+from omnilytics.daemon.task_finder import LOOK_SECONDS, TaskFinder, Verdict
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import ChainError, ModelMismatchError, PolicyError
 from omnilytics.peers.market import TaskParams, TaskState, TaskStatus
@@ -210,7 +210,44 @@ async def test_it_waits_for_a_task(node: NodeStub) -> None:
     await asyncio.sleep(0)
     assert not searching.done()
     offer(node, 1)
+    node.chain.head_hash = b"n" * 32
     assert (await searching).offer.task == 1
+
+
+async def test_a_quiet_market_is_looked_through_once_a_block_and_now_and_then(
+    node: NodeStub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.settings = SimpleNamespace(poll_seconds=0.0)  # type: ignore[attr-defined]
+    heads, looks, now = 0, 0, 0.0
+    node.clock = lambda: now
+    finder, head = finder_of(node), node.chain.head
+
+    async def asked() -> Any:
+        nonlocal heads
+        heads += 1
+        return await head()
+
+    async def look(pick: bool = True) -> Any:
+        nonlocal looks
+        looks += 1
+
+    monkeypatch.setattr(node.chain, "head", asked)
+    monkeypatch.setattr(finder, "look", look)
+    searching = asyncio.create_task(finder.find())
+
+    async def some() -> int:
+        before = heads
+        while heads < before + 5:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        return looks
+
+    assert await some() == 1
+    node.chain.head_hash = b"n" * 32
+    assert await some() == 2
+    # The owner may have said a word on a task meanwhile.
+    now = LOOK_SECONDS
+    assert await some() == 3
+    searching.cancel()
 
 
 async def test_trouble_with_the_chain_is_no_refusal(node: NodeStub, monkeypatch: pytest.MonkeyPatch) -> None:

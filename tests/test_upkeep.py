@@ -99,6 +99,12 @@ def test_a_step_that_never_ends_is_not_alive(world: World) -> None:
         world.now += 1000
         assert not world.upkeep.health().live
     assert world.upkeep.health().live
+    # Of several tasks' steps the oldest counts.
+    with world.upkeep.step():
+        world.now += 1000
+        with world.upkeep.step():
+            pass
+        assert not world.upkeep.health().live
     with pytest.raises(ValueError, match="x"), world.upkeep.step():
         raise ValueError("x")
     world.now += 1000
