@@ -14,6 +14,7 @@ from omnilytics.daemon.log import LEVELS, readable
 
 # More than a line of ours ever has; what is longer is not ours.
 MAX_LINE_BYTES = 1 << 20
+MOST_ROTATED = 100
 
 
 class LogTail:
@@ -38,7 +39,20 @@ class LogTail:
             self._file = None
 
     def last(self, count: int, wanted: Callable[[bytes], bool]) -> list[bytes]:
-        """The last `count` whole lines that are wanted, without line ends; call it once, before follow."""
+        """The last `count` whole lines that are wanted, without line ends; call it once, before follow.
+
+        Where the file has fewer, those of the files that were renamed away come before: log.jsonl.1 is the newest.
+        """
+        lines = self._last_here(count, wanted)
+        for number in range(1, MOST_ROTATED):
+            older = self._path.with_name(f"{self._path.name}.{number}")
+            if len(lines) >= count or not older.exists():
+                break
+            with LogTail(older) as before:
+                lines = before._last_here(count - len(lines), wanted) + lines
+        return lines
+
+    def _last_here(self, count: int, wanted: Callable[[bytes], bool]) -> list[bytes]:
         kept: deque[bytes] = deque(maxlen=count)
         file = self._file
         if file is None:

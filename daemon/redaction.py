@@ -60,8 +60,8 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a setting of this name may hold a secret."""
-    return _SECRET_NAME.search(name) is not None
+    """Whether a setting of this name may hold a secret; one that names a file holds none."""
+    return _SECRET_NAME.search(name) is not None and not name.lower().endswith("_file")
 
 
 def shown_value(name: str, value: Any) -> Any:

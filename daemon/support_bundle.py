@@ -7,6 +7,7 @@ log has never had keys in it; it is searched all the same.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -51,6 +52,10 @@ def secrets_of(settings: Settings | None, password: str | None, keys: Keys | Non
     if settings is not None:
         for name, value in vars(settings).items():
             found += secret_texts(name, value)
+            # Settings that only name the file of a password.
+            if name.endswith("password_file") and value:
+                with contextlib.suppress(OSError, ValueError):
+                    found.append((settings.home / value).read_text(encoding="utf-8").strip())
     for secret in keys.secrets() if keys is not None else ():
         found += [
             secret.hex(),

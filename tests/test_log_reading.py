@@ -56,6 +56,16 @@ def test_the_last_whole_lines_are_told(tmp_path: Path) -> None:
     assert last(tmp_path / "none", 2) == []
 
 
+def test_lines_that_were_rotated_away_come_before(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    for number, text in ((2, "one\ntwo\n"), (1, "three\nfour\n"), (4, "unseen\n")):
+        (tmp_path / f"log.jsonl.{number}").write_text(text)
+    assert last(log, 9) == [b"one", b"two", b"three", b"four"]
+    log.write_text("five\n")
+    assert last(log, 4) == [b"two", b"three", b"four", b"five"]
+    assert last(log, 1) == [b"five"]
+
+
 def test_lines_are_followed_as_they_are_finished(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     log.write_text("old\nhal")

@@ -75,4 +75,5 @@ def test_settings_are_hidden_by_their_names_in_tables_and_lists_too() -> None:
 def test_names_tell_secrets() -> None:
     assert is_secret_name("SMTP_Password")
     assert not is_secret_name("finality_depth")
+    assert not is_secret_name("broker_password_file")
     assert secret_texts("chain_id", 5) == []

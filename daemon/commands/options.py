@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,10 +57,7 @@ def overrides_from(options: dict[str, Any]) -> tuple[Path, Path | None, dict[str
     """Takes the shared options out of a command's arguments: (home, password file, settings given as flags)."""
     home: Path = options.pop("home")
     password_file: Path | None = options.pop("password_file")
-    names = (
-        "chain", "check_chain", "chain_id", "market", "broker", "finality_depth", "gas_price_cap", "gas_tip",
-        "poll_seconds", "patience_seconds", "verbose",
-    )  # fmt: skip
+    names = [entry.name for entry in fields(Settings) if entry.name in options]
     return home, password_file, {name: options.pop(name) for name in names}
 
 

@@ -79,7 +79,9 @@ def _toml(value: Any) -> str:
 @policy.command()
 @network_options
 @click.option("--task", type=click.IntRange(1, 2**63 - 1), required=True, help="The task in question.")
-@click.option("--data", type=click.Path(path_type=Path, dir_okay=False), help="Own rows (default: enough of them).")
+@click.option(
+    "--data", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE|NAME", help="Own rows (default: enough)."
+)
 @click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
 @click.option("--max-stake", type=int, metavar="WEI", help="As for owner run.")
 @json_option
@@ -110,6 +112,7 @@ async def _objections(
 ) -> list[Objection]:
     from omnilytics.daemon.chain import Chain
     from omnilytics.daemon.commands.ledger import read_ledger
+    from omnilytics.daemon.data_registry import choose, read_registry
     from omnilytics.daemon.policy import Offer, objections
     from omnilytics.daemon.run import owner_policy
     from omnilytics.daemon.spec import decode_spec
@@ -117,7 +120,10 @@ async def _objections(
     from omnilytics.daemon.training.private import read_privacy
 
     chosen, privacy = owner_policy(settings, max_stake), read_privacy(settings.table("privacy"))
-    rows = None if data is None else read_dataset(data, label).row_count
+    rows = None
+    if data is not None:
+        source = choose(read_registry(settings.table("data"), settings.home), data, label)
+        rows = read_dataset(source.file, source.label).row_count
     chain = Chain(settings.chain_url, settings.market_address)
     try:
         await chain.connect(settings.chain_id)
