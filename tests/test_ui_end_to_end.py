@@ -28,8 +28,8 @@ BROWSER = find_browser()
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (Debian: apt install chromium)")
 PROGRAM = [sys.executable, "-P", "-m", "omnilytics.daemon.cli"]
 PATIENCE = 60.0
-# Where a picture of the page goes, for the documents: OMNILYTICS_UI_PICTURE=docs/images/ui.png scripts/test ...
-PICTURE = os.environ.get("OMNILYTICS_UI_PICTURE")
+# Where a picture of the page goes, for the documents: UI_PICTURE=docs/images/ui.png scripts/test ...
+PICTURE = os.environ.get("UI_PICTURE")
 # A name that a stranger could give to a class of labels.
 HOSTILE = "2" if PICTURE else "<img src=x onerror=document.title='taken'>"
 
@@ -46,6 +46,12 @@ class Scene:
     async def run(self, *arguments: object) -> tuple[int, str, str]:
         """One command, beside the daemon."""
         return await asyncio.to_thread(run_here, *arguments, "--home", self.home)
+
+    async def begun(self) -> None:
+        """Returns when the daemon answers; a daemon that has ended is not waited for."""
+        while not (self.home / "control.sock").exists():
+            assert self.daemon.returncode is None, "the daemon has ended"
+            await asyncio.sleep(0.05)
 
     async def joined(self, task: int) -> bool:
         return any(member.account == self.owner for member in await self.market.chain.members(task))
@@ -116,6 +122,7 @@ async def test_a_task_is_accepted_and_another_refused_on_the_page(scene: Scene) 
     assert BROWSER is not None
     async with page_of(scene) as address, open_tab(BROWSER) as tab:
         await tab.go(address)
+        await scene.begun()
         await tab.until(badge(1, "waiting for your word"))
         assert not await scene.joined(1) and not await scene.joined(2)
         await look_around(tab, scene)
