@@ -151,6 +151,8 @@ async def test_a_task_is_accepted_and_another_refused_on_the_page(scene: Scene) 
         assert await scene.joined(3) and not await scene.joined(2)
         if PICTURE:
             await tab.picture(Path(PICTURE))
+        told = await tab.evaluate("[...document.querySelectorAll('#lines li')].map(line => line.textContent)")
+        assert sum("the user accepted task 3" in line for line in told) == 1, "every line is shown once"
         decided = [(line["task"], line["data"]["accepted"]) for line in scene.logged("task.decided")]
         assert decided == [(2, False), (1, True), (3, True)]
 

@@ -147,7 +147,14 @@ async function enter() {
   if (status === 200) sessionStorage.setItem(STORE, told.key);
 }
 
-async function refresh() {
+// One at a time: two readers of the log with one cursor would show its lines twice.
+let refreshing = null;
+function refresh() {
+  refreshing ??= drawAnew().finally(() => { refreshing = null; });
+  return refreshing;
+}
+
+async function drawAnew() {
   const { status, told } = await call("/api/view");
   if (status === 401) {
     drawTrouble("This page is closed to whoever does not have its token.", "Open the address that omnilytics ui printed.");
@@ -178,6 +185,8 @@ async function decide(task, decision) {
   } finally {
     busy = false;
   }
+  // What is under way may have been asked before the decision.
+  if (refreshing !== null) await refreshing;
   await refresh();
 }
 
