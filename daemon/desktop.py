@@ -25,6 +25,7 @@ _ACTION = {
     "safe-mode": "This data folder is old or a copy. Nothing is posted until the newest one is used.",
     "stake.short": "The stake was slashed. The group does not play until it is restored.",
     "rpc.disagreement": "The two RPCs show different chains. Nothing is done until they agree.",
+    "task.failed": "The task cannot be played on. See the log for what to do.",
     "daemon.failed": "The daemon has ended with an error.",
     "daemon.bug": "The daemon has ended with an error of its own.",
 }

@@ -45,7 +45,7 @@ def test_joins_payments_and_troubles_are_told_in_words_of_our_own() -> None:
     assert (found := notice_of("tx.mined", paid)) is not None and found.text == "0.0015 ETH was collected."
     low = notice_of("balance.low", {"wei": 2 * 10**16})
     assert low is not None and low.urgent and low.text == "Add 0.02 ETH for the next rounds."
-    for event in ("safe-mode", "stake.short", "rpc.disagreement", "daemon.failed", "daemon.bug"):
+    for event in ("safe-mode", "stake.short", "rpc.disagreement", "task.failed", "daemon.failed", "daemon.bug"):
         found = notice_of(event, {"event": event, "task": 3, "msg": "a stranger's words", "data": {"help": "x"}})
         assert found is not None and found.urgent and "stranger" not in found.title + found.text
     assert {"tx.mined", "balance.low", "safe-mode", "stake.short", "daemon.failed"} <= EVENTS
