@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,8 @@ _TABLES = ("policy", "privacy", "data")
 # Each setting may come from the environment, as OMNILYTICS_CHAIN_ID; these are options that are no settings.
 ENVIRONMENT_PREFIX = "OMNILYTICS_"
 _OTHER_VARIABLES = ("HOME", "PASSWORD_FILE")
+
+_DEEP_KEY = re.compile(r"(?:\.[^.\n=]{1,80}){64}")
 
 CONFIG_NAME = "config.toml"
 
@@ -188,7 +191,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigurationError(f"{path} has {path.stat().st_size} bytes; at most {_MOST_BYTES} make sense")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except RecursionError:
         raise ConfigurationError(f"{path} is nested too deep") from None
     # Not UTF-8, not TOML, or a number of thousands of digits.
@@ -196,6 +199,14 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error}") from error
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML. Raises ValueError for what is none, RecursionError for what is nested too deep, before it costs memory."""
+    # The parser's memory grows with the square of a dotted key's parts.
+    if _DEEP_KEY.search(text):
+        raise RecursionError
+    return tomllib.loads(text)
 
 
 def _read_environment(environment: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,7 +256,9 @@ def _check(name: str, value: Any, default: Any) -> None:
     else:
         wanted = int if default is None else type(default)
     if not isinstance(value, wanted) or (wanted is not bool and isinstance(value, bool)):
-        raise ConfigurationError(f"option '{name}' has a value of the wrong type: {value!r}")
+        # A text may be an address with a password in it, in whatever brackets.
+        shown = f": {value!r}" if isinstance(value, (bool, int, float)) else f": {type(value).__name__}"
+        raise ConfigurationError(f"option '{name}' has a value of the wrong type{shown}")
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value < 0:
         raise ConfigurationError(f"option '{name}' is negative: {value!r}")
     if isinstance(value, float) and not math.isfinite(value):

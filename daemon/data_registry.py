@@ -41,7 +41,7 @@ def read_registry(table: Mapping[str, Any], home: Path) -> dict[str, DataSource]
                 raise ConfigurationError(
                     f"unknown key '{key}' in {where}" + (f"; did you mean '{close[0]}'?" if close else "")
                 )
-            if not isinstance(value, str) or not value:
+            if not isinstance(value, str) or not value or "\0" in value:
                 raise ConfigurationError(f"'{key}' in {where} has a value of the wrong type; it is a text")
         if "file" not in entry:
             raise ConfigurationError(f"{where} names no file", help='add file = "rows.csv" below it')

@@ -7,12 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from omnilytics.daemon.config import parse_toml
+
 HIDDEN = "[redacted]"
 # Names of settings, in whatever table, whose texts are nobody else's business.
 _SECRET_NAME = re.compile(r"password|passphrase|secret|token|private|credential|webhook|url|command", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'')
 # Shorter pieces of a URL, as v3, occur everywhere and hide nothing.
 _LEAST_SECRET = 6
+# TOML's dotted keys nest by the thousand in a small file.
+_DEEPEST = 16
 
 
 def shown_url(url: str) -> str:
@@ -64,12 +69,14 @@ def is_secret_name(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None and not name.lower().endswith("_file")
 
 
-def shown_value(name: str, value: Any) -> Any:
+def shown_value(name: str, value: Any, depth: int = 0) -> Any:
     """A setting's value as it may be shown: URLs shortened, texts under secret names hidden, in tables too."""
+    if depth > _DEEPEST:
+        return HIDDEN
     if isinstance(value, Mapping):
-        return {key: shown_value(key, inner) for key, inner in value.items()}
+        return {key: shown_value(key, inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [shown_value(name, inner) for inner in value]
+        return [shown_value(name, inner, depth + 1) for inner in value]
     if not isinstance(value, str) or not value:
         return value
     if _URL.match(value):
@@ -77,12 +84,27 @@ def shown_value(name: str, value: Any) -> Any:
     return HIDDEN if is_secret_name(name) else value
 
 
-def secret_texts(name: str, value: Any) -> list[str]:
-    """The texts that `shown_value` hides."""
+def secrets_in_config(text: str) -> list[str]:
+    """What may be secret in a configuration file, usable or not, TOML or not: URLs, texts under secret names."""
+    try:
+        return secret_texts("", parse_toml(text))
+    except (ValueError, RecursionError):
+        found = []
+        for line in text.splitlines():
+            name, _, rest = line.partition("=")
+            texts = [match[1:-1] for match in _QUOTED.findall(rest)] or [rest.strip().strip("'\"")]
+            found += [secret for piece in texts for secret in secret_texts(name, piece)]
+        return found
+
+
+def secret_texts(name: str, value: Any, depth: int = 0) -> list[str]:
+    """The texts that `shown_value` hides, but for those that it hides only because they are nested too deep."""
+    if depth > _DEEPEST:
+        return []
     if isinstance(value, Mapping):
-        return [text for key, inner in value.items() for text in secret_texts(key, inner)]
+        return [text for key, inner in value.items() for text in secret_texts(key, inner, depth + 1)]
     if isinstance(value, (list, tuple)):
-        return [text for inner in value for text in secret_texts(name, inner)]
+        return [text for inner in value for text in secret_texts(name, inner, depth + 1)]
     if not isinstance(value, str) or not value:
         return []
     if _URL.match(value):

@@ -22,7 +22,7 @@ from omnilytics.daemon.config import Settings
 from omnilytics.daemon.doctor import Finding
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log_reading import LogTail
-from omnilytics.daemon.redaction import redacted, secret_texts
+from omnilytics.daemon.redaction import redacted, secret_texts, secrets_in_config
 
 LOG_LINES = 2000
 _MOST_FILES = 500
@@ -46,9 +46,12 @@ def texts(
     }
 
 
-def secrets_of(settings: Settings | None, password: str | None, keys: Keys | None) -> list[str]:
+def secrets_of(settings: Settings | None, config_path: Path, password: str | None, keys: Keys | None) -> list[str]:
     """What must not be in the archive, in the ways in which it could be written."""
     found: list[str] = [password] if password else []
+    # The file itself too: its settings may be unusable, and what a flag covers stands in it all the same.
+    with contextlib.suppress(OSError):
+        found += secrets_in_config(config_path.read_text(encoding="utf-8", errors="replace"))
     if settings is not None:
         for name, value in vars(settings).items():
             found += secret_texts(name, value)

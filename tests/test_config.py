@@ -80,6 +80,13 @@ def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path: Path, line: str)
         load_settings(tmp_path, {})
 
 
+def test_a_text_of_the_wrong_type_is_not_shown(tmp_path: Path) -> None:
+    write(tmp_path, 'broker = ["mqtt://me:hunter2@b"]\n')
+    with pytest.raises(ConfigurationError, match="wrong type: list") as caught:
+        load_settings(tmp_path, {}, {})
+    assert "hunter2" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     "line",
     ["finality_depth = -1", "poll_seconds = -0.5", "poll_seconds = nan", "patience_seconds = inf", "chain_id = -1"],
@@ -135,6 +142,13 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, text: str) -> None:
     write(tmp_path, text)
     with pytest.raises(ConfigurationError, match=r"config\.toml"):
         load_settings(tmp_path, {})
+
+
+def test_a_key_of_thousands_of_parts_is_refused_before_it_costs_memory(tmp_path: Path) -> None:
+    for key in ("policy" + ".a" * 5_000, "[data" + " . 'a'" * 1_000 + "]\nfile"):
+        write(tmp_path, f"{key} = 1\n")
+        with pytest.raises(ConfigurationError, match="nested too deep"):
+            load_settings(tmp_path, {}, {})
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:

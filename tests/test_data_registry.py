@@ -33,6 +33,7 @@ def test_files_are_relative_to_the_data_folder(tmp_path: Path) -> None:
         ({"rows": {}}, r"\[data.rows\] names no file"),
         ({"rows": {"file": "x", "lable": "y"}}, r"unknown key 'lable' in \[data.rows\]; did you mean 'label'"),
         ({"rows": {"file": 5}}, r"'file' in \[data.rows\] has a value of the wrong type"),
+        ({"rows": {"file": "a\0b"}}, r"'file' in \[data.rows\] has a value of the wrong type"),
         ({"rows": {"file": "x", "label": ""}}, r"'label' in \[data.rows\] has a value of the wrong type"),
     ],
 )

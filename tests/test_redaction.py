@@ -1,5 +1,7 @@
 """What may be shown of URLs and settings, and that what is hidden is what is looked for."""
 
+import tomllib
+
 import pytest
 
 from omnilytics.daemon.redaction import (
@@ -7,6 +9,7 @@ from omnilytics.daemon.redaction import (
     is_secret_name,
     redacted,
     secret_texts,
+    secrets_in_config,
     secrets_in_url,
     shown_url,
     shown_value,
@@ -70,6 +73,25 @@ def test_settings_are_hidden_by_their_names_in_tables_and_lists_too() -> None:
     hidden = secret_texts("notify", table)
     assert {"hunter2", "one-token", "two-token", "secretsecret"} <= set(hidden)
     assert "warning" not in hidden
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'chian = "https://rpc/v3/0123456789abcdef"\n[notify]\nsmtp_password = "hunter2"\n',
+        'chain = "https://rpc/v3/0123456789abcdef"\n[[[\nsmtp_password = "hunter2" # mine\n',
+        "chain = 'https://rpc/v3/0123456789abcdef\nsmtp_password = hunter2\n",
+    ],
+    ids=["unknown key", "no TOML", "no quotes"],
+)
+def test_a_file_that_cannot_be_used_gives_its_secrets_away_to_the_redactor_only(text: str) -> None:
+    assert {"0123456789abcdef", "hunter2"} <= set(secrets_in_config(text))
+
+
+def test_what_is_nested_too_deep_is_hidden_whole() -> None:
+    table = tomllib.loads("a" + ".a" * 5_000 + " = 'hunter2'")
+    assert "hunter2" not in repr(shown_value("policy", table))
+    assert secret_texts("policy", table) == []
 
 
 def test_names_tell_secrets() -> None:

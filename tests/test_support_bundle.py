@@ -89,13 +89,15 @@ def test_it_has_what_a_report_needs(home: Path) -> None:
 
 
 def test_a_folder_in_trouble_makes_a_bundle_too(home: Path) -> None:
-    (home / "config.toml").write_text("chian = 5\n")
+    (home / "config.toml").write_text((home / "config.toml").read_text().replace("chain =", "chian ="))
     (home / "password").unlink()
     code, _, err = run_here("bundle", "--home", home, "--out", "report.tar.gz")
     assert code == 0, err
     files = contents(Path("report.tar.gz"))
     assert "cannot be read" in files["config.json"]
     assert "did you mean 'chain'" in files["doctor.json"]
+    for secret in (RPC_KEY, BROKER_PASSWORD, "br0ker-p@ss"):
+        assert secret not in "".join(files.values())
 
 
 def test_nothing_is_overwritten_and_no_folder_is_no_bundle(home: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def bundle(out: Path | None, as_json: bool, **options: Any) -> None:
     \b
     Example: omnilytics bundle --home ./alice
     """
-    from omnilytics.daemon.config import find_settings
+    from omnilytics.daemon.config import CONFIG_NAME, find_settings
     from omnilytics.daemon.doctor import Patient, examine
     from omnilytics.daemon.keystore import read_password
     from omnilytics.daemon.support_bundle import secrets_of, texts, write_bundle
@@ -55,7 +55,7 @@ def bundle(out: Path | None, as_json: bool, **options: Any) -> None:
     path = out or Path(time.strftime("omnilytics-bundle-%Y%m%d-%H%M%S.tar.gz", time.gmtime(now)))
     files = texts(shown, versions(), findings, home)
     try:
-        write_bundle(path, files, secrets_of(settings, password, patient.keys), int(now))
+        write_bundle(path, files, secrets_of(settings, home / CONFIG_NAME, password, patient.keys), int(now))
     except FileExistsError as error:
         raise ConfigurationError(f"{path} is there already", help="choose another --out") from error
     emit("bundle", {"file": str(path), "contains": list(files)}, as_json, str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -25,7 +26,19 @@ def emit(command: str, data: Mapping[str, Any], as_json: bool, text: str) -> Non
     `command` is its name as it is typed ("data add"); an empty text prints nothing.
     """
     if as_json:
-        # No NaN or Infinity: they are no JSON, and other languages' readers refuse them.
-        click.echo(json.dumps({"version": ENVELOPE_VERSION, "command": command, "data": data}, allow_nan=False))
+        answer = {"version": ENVELOPE_VERSION, "command": command, "data": data}
+        try:
+            click.echo(json.dumps(answer, allow_nan=False))
+        except ValueError:
+            click.echo(json.dumps(_finite(answer), allow_nan=False))
     elif text:
         click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as null: they are no JSON, and other languages' readers refuse them."""
+    if isinstance(value, Mapping):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

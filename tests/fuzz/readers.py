@@ -25,7 +25,9 @@ from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.cli import cli, main_with
 from omnilytics.daemon.config import load_settings
 from omnilytics.daemon.control.json_rpc import Method, RpcError, Whole, Word, find, read_request
+from omnilytics.daemon.data_registry import read_registry
 from omnilytics.daemon.keystore import load_keys, read_password
+from omnilytics.daemon.redaction import secrets_in_config, shown_value
 from omnilytics.daemon.spec import decode_spec
 from omnilytics.daemon.training.data import read_csv, read_npz
 from omnilytics.daemon.training.models import Architecture, Model
@@ -181,6 +183,9 @@ chain_id = 31337
 finality_depth = 2
 poll_seconds = 0.5
 verbose = true
+[data.rows]
+file = "rows.csv"
+label = "y"
 """
 
 
@@ -189,6 +194,10 @@ def _settings(path: Path) -> object:
     # Used at once by every command that reads settings.
     _ = settings.market_address if settings.market else b""
     parse_broker_url(settings.broker)
+    read_registry(settings.table("data"), settings.home)
+    # What config show and bundle make of it.
+    json.dumps([shown_value(name, table) for name, table in settings.tables.items()], default=str)
+    secrets_in_config(path.read_text(encoding="utf-8"))
     for value in (settings.poll_seconds, settings.patience_seconds, settings.resend_seconds):
         float(value)
     return settings
@@ -530,6 +539,9 @@ READERS: dict[str, Reader] = {
             b"a = " + b"{a=" * 5_000,
             b"a" + b".a" * 20_000 + b" = 1",
             b"[" + b"a." * 20_000 + b"a]\n",
+            b"policy" + b".a" * 8_000 + b" = 1",
+            b"[data.a]\nfile" + b".a" * 8_000 + b" = 1",
+            b'[data.a]\nfile = "\\u0000"\n',
             b"chain_id = " + b"9" * 5_000,
             b"poll_seconds = " + b"9" * 400,
             b"poll_seconds = nan",
