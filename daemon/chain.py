@@ -6,6 +6,9 @@ RPC becomes a ChainError that says what to do, and the callers try again.
 
 from __future__ import annotations
 
+import omnilytics.daemon.lean_imports  # noqa: F401  (before eth_account, which web3 imports too)
+
+# isort: split
 import asyncio
 import contextlib
 import json
@@ -18,7 +21,7 @@ import aiohttp
 from eth_abi.abi import decode as abi_decode
 from eth_abi.exceptions import DecodingError
 from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import Web3Exception
+from web3.exceptions import TransactionNotFound, Web3Exception
 
 from omnilytics.daemon.recursion import keep_recursion_bounded
 from omnilytics.daemon.redaction import redacted, secrets_in_url, shown_url
@@ -423,6 +426,16 @@ class Chain:
         except ChainError as error:
             if not any(word in str(error).lower() for word in ("already known", "already imported")):
                 raise
+
+    async def knows(self, tx_hash: bytes) -> bool:
+        """Whether the RPC knows a transaction, mined or waiting to be."""
+        try:
+            await self._ask(self._web3.eth.get_transaction(tx_hash))  # type: ignore[arg-type]
+        except RpcAnswered as error:
+            if isinstance(error.__cause__, TransactionNotFound):
+                return False
+            raise
+        return True
 
     async def receipt(self, tx_hash: bytes) -> Receipt | None:
         """A transaction's receipt, or None while it is not mined."""

@@ -7,12 +7,14 @@ import sys
 
 import click
 
+from omnilytics.daemon.commands.background import restart, start, stop
 from omnilytics.daemon.commands.bundle import bundle
 from omnilytics.daemon.commands.completion import completion
 from omnilytics.daemon.commands.configuration import config
 from omnilytics.daemon.commands.data import data
 from omnilytics.daemon.commands.doctor import doctor
 from omnilytics.daemon.commands.earnings import earnings, withdraw
+from omnilytics.daemon.commands.health import health
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.keys import keys
 from omnilytics.daemon.commands.ledger import ledger
@@ -22,7 +24,11 @@ from omnilytics.daemon.commands.monitor import monitor
 from omnilytics.daemon.commands.owner import owner
 from omnilytics.daemon.commands.places import paths, version
 from omnilytics.daemon.commands.policy import policy
+from omnilytics.daemon.commands.service import service
+from omnilytics.daemon.commands.status import status
 from omnilytics.daemon.commands.tasks import tasks
+from omnilytics.daemon.commands.ui import ui
+from omnilytics.daemon.signals import pass_over_endings
 from omnilytics.peers.errors import OmniLyticsError
 
 
@@ -45,6 +51,7 @@ cli.add_command(config)
 cli.add_command(data)
 cli.add_command(doctor)
 cli.add_command(earnings)
+cli.add_command(health)
 cli.add_command(init)
 cli.add_command(keys)
 cli.add_command(ledger)
@@ -54,14 +61,28 @@ cli.add_command(monitor)
 cli.add_command(owner)
 cli.add_command(paths)
 cli.add_command(policy)
+cli.add_command(restart)
+cli.add_command(service)
+cli.add_command(start)
+cli.add_command(status)
+cli.add_command(stop)
 cli.add_command(tasks)
+cli.add_command(ui)
 cli.add_command(version)
 cli.add_command(withdraw)
 
 
 def main() -> None:
-    """The entry point of the installed command."""
+    """The command with the arguments of this process."""
     main_with(cli)
+
+
+def program() -> None:
+    """The entry point of the installed command: a process of its own, whose exit code no late signal changes."""
+    try:
+        main()
+    finally:
+        pass_over_endings()
 
 
 def main_with(command: click.Command) -> None:
@@ -93,4 +114,4 @@ def main_with(command: click.Command) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from omnilytics.peers.errors import ConfigurationError
+from omnilytics.peers.errors import ConfigurationError, ParameterError
 
 # Bounds what a file of nothing but dots or brackets can cost.
 _MOST_BYTES = 16_384
@@ -26,6 +26,11 @@ _OTHER_VARIABLES = ("HOME", "PASSWORD_FILE")
 _DEEP_KEY = re.compile(r"(?:\.[^.\n=]{1,80}){64}")
 
 CONFIG_NAME = "config.toml"
+
+# Settings that are one of a few words.
+_CHOICES = {"log_level": ("debug", "info", "warning", "error"), "notify": ("auto", "on", "off")}
+# What a key takes, by the type of its default.
+_KINDS = {tuple: "a list of texts", bool: "true or false", int: "a whole number", float: "a number"}
 
 _Table = TypeVar("_Table")
 
@@ -53,8 +58,38 @@ class Settings:
     stall_seconds: float = 60.0
     skew_seconds: float = 60.0
     verbose: bool = False
+    # Where earnings go, 0x and 40 hex digits; empty: to the daemon's own account.
+    payout_address: str = ""
+    # The log is put aside when it has so many megabytes (0: never), and so many old ones are kept.
+    log_megabytes: int = 64
+    log_files: int = 5
+    # The lowest level that is written: debug, info, warning, error. The monitor's finer panels need debug.
+    log_level: str = "debug"
+    # Notifications on the desktop: "auto" where there is one, "on", "off".
+    notify: str = "auto"
     # Those tables of the file that it has, as they stand there; see `table`.
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        for name, words in _CHOICES.items():
+            if getattr(self, name) not in words:
+                raise ConfigurationError(
+                    f"option '{name}' is '{getattr(self, name)}'", help=f"it is one of {', '.join(words)}"
+                )
+        if self.log_files < 1:
+            raise ConfigurationError("option 'log_files' is 0", help="keep at least 1, or set log_megabytes = 0")
+
+    @property
+    def payout(self) -> bytes | None:
+        """20 bytes, None for the daemon's own account. Raises ConfigurationError."""
+        from omnilytics.peers.addresses import parse_address
+
+        if not self.payout_address:
+            return None
+        try:
+            return parse_address(self.payout_address)
+        except ParameterError as error:
+            raise ConfigurationError(f"payout_address: {error.message}", help=error.help) from error
 
     def table(self, name: str) -> Mapping[str, Any]:
         """One table of the file, empty where it is missing; whoever reads it checks it."""
@@ -233,7 +268,7 @@ def _check(name: str, value: Any, default: Any) -> None:
 def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Table:
     """One table of the file as a dataclass whose fields, with their defaults, are the table's keys.
 
-    A field's default tells its type: a whole number, a number, or a list of texts (kept as a tuple). Raises
+    A field's default tells its type: true or false, a whole number, a number, or texts (kept as a tuple). Raises
     ConfigurationError for an unknown key, with a suggestion, for a value of a wrong type, and for a negative one.
     """
     known = {entry.name: entry.default for entry in fields(into)}  # type: ignore[arg-type]
@@ -247,6 +282,9 @@ def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Tabl
         if isinstance(known[key], tuple):
             fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
             values[key] = tuple(value) if fits else ()
+        elif isinstance(known[key], bool):
+            fits = isinstance(value, bool)
+            values[key] = value
         else:
             number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
             fits = number and (isinstance(known[key], float) or isinstance(value, int))
@@ -257,6 +295,6 @@ def read_table(into: type[_Table], name: str, table: Mapping[str, Any]) -> _Tabl
                 raise ConfigurationError(f"'{key}' in [{name}] is negative: {value!r}")
             values[key] = float(value) if fits and isinstance(known[key], float) else value
         if not fits:
-            wanted = {tuple: "a list of texts", int: "a whole number", float: "a number"}[type(known[key])]
+            wanted = _KINDS[type(known[key])]
             raise ConfigurationError(f"'{key}' in [{name}] has a value of the wrong type; it is {wanted}")
     return into(**values)

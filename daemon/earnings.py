@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,13 +69,13 @@ class Earnings:
         return self.credits + sum(entry.withdrawable for entry in self.tasks)
 
 
-async def read_earnings(chain: Chain, account: bytes, depth: int = 0) -> Earnings:
-    """From the contract's views, some calls a task of the market. Raises ChainError."""
+async def read_earnings(chain: Chain, account: bytes, depth: int = 0, tasks: Sequence[int] | None = None) -> Earnings:
+    """From the contract's views, some calls a task: all of the market, or those that are named. Raises ChainError."""
     head = await chain.head()
     block = max(0, head.number - depth)
     credited = await chain.withdrawable(account, [], block)
     found: list[TaskEarnings] = []
-    for task in range(1, await chain.task_count() + 1):
+    for task in tasks if tasks is not None else range(1, await chain.task_count() + 1):
         with contextlib.suppress(_NotYet):
             entry = await _of_task(chain, account, task, block, credited)
             if entry is not None:

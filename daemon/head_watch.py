@@ -8,6 +8,9 @@ from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError
 
+# A quiet chain's head is looked at this often.
+IDLE_SECONDS = 2.0
+
 
 class HeadWatch:
     """Looks at every head before it is acted on, and says once what is wrong, and once when it is well again."""
@@ -58,6 +61,14 @@ class HeadWatch:
     def age(self) -> float | None:
         """Seconds since a new head was seen; None before the first."""
         return round(self._clock() - self._moved_at, 1) if self.number is not None else None
+
+    def pause(self, least: float) -> float:
+        """Seconds until the head is worth another look, at least `least`.
+
+        A chain that stands is asked less and less often, up to IDLE_SECONDS; but a new block is never seen later than
+        a tenth of the time after which it came.
+        """
+        return max(least, min((self._clock() - self._moved_at) / 10, IDLE_SECONDS))
 
     async def confirmed(self, head: Head) -> bool:
         """False while a second RPC, where there is one, does not show the same block, or does not answer.

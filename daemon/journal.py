@@ -8,6 +8,7 @@ would give away their difference).
 from __future__ import annotations
 
 import sqlite3
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ CREATE TABLE exposures (
     """
 ALTER TABLE models ADD COLUMN ending BLOB NOT NULL DEFAULT x'';
 """,
+    """
+CREATE TABLE decisions (task INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
+""",
+    """
+CREATE TABLE finished_tasks (task INTEGER PRIMARY KEY);
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -74,6 +81,9 @@ class Journal:
         """Opens or creates the journal. Raises JournalError when it is damaged or from a newer version."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
+        # Tasks train in threads, and ask here. Two statements at once would take each other's count of changed rows,
+        # which says whether a round may be begun.
+        self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             path.chmod(0o600)
@@ -121,7 +131,8 @@ class Journal:
 
     def _write(self, statement: str, *values: object) -> int:
         try:
-            return self._db.execute(statement, values).rowcount
+            with self._lock:
+                return self._db.execute(statement, values).rowcount
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
@@ -132,7 +143,8 @@ class Journal:
 
     def _rows(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         try:
-            return self._db.execute(statement, values).fetchall()
+            with self._lock:
+                return self._db.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             raise JournalError(
                 f"journal {self._path} cannot be read: {error}",
@@ -152,6 +164,12 @@ class Journal:
         assert row is not None
         return bytes(row[0])
 
+    def replace(self, name: str, value: bytes) -> bytes | None:
+        """Remembers a value that may change; what was remembered before, if anything."""
+        before = self.get(name)
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
+        return before
+
     def get(self, name: str) -> bytes | None:
         """What `bind` remembers under a name, if anything."""
         row = self._row("SELECT value FROM meta WHERE name = ?", name)
@@ -167,6 +185,30 @@ class Journal:
     def joins(self, task: int) -> bool:
         """Whether a nonce was made for a task: a join is on the chain, or on its way."""
         return self._row("SELECT 1 FROM nonces WHERE task = ?", task) is not None
+
+    def joined_tasks(self) -> list[int]:
+        """The tasks that a nonce was made for, in their order."""
+        return [int(row[0]) for row in self._rows("SELECT task FROM nonces ORDER BY task")]
+
+    def finish_task(self, task: int) -> None:
+        """Remembers that a task that was joined is over and collected."""
+        self._write("INSERT OR IGNORE INTO finished_tasks VALUES (?)", task)
+
+    def unfinished_tasks(self) -> list[int]:
+        """The tasks that are joined, or about to be, and not known to be over: those to go on with after a restart."""
+        statement = "SELECT task FROM nonces WHERE task NOT IN (SELECT task FROM finished_tasks) ORDER BY task"
+        return [int(row[0]) for row in self._rows(statement)]
+
+    # --- the owner's word on tasks --------------------------------------------
+
+    def decide(self, task: int, accepted: bool) -> None:
+        """Remembers the owner's own decision on a task; a later one takes its place. A task joined already plays on."""
+        self._write("INSERT OR REPLACE INTO decisions VALUES (?, ?)", task, int(accepted))
+
+    def decision(self, task: int) -> bool | None:
+        """Whether the owner has accepted (True) or refused (False) a task; None while it has not said."""
+        row = self._row("SELECT accepted FROM decisions WHERE task = ?", task)
+        return None if row is None else bool(row[0])
 
     # --- a data owner's rounds ----------------------------------------------
 

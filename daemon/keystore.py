@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import omnilytics.daemon.lean_imports  # noqa: F401  (before eth_account, which web3 imports too)
+
+# isort: split
 import json
 import os
 from dataclasses import dataclass, field
@@ -20,6 +23,8 @@ from omnilytics.peers.keys import BoxIdentity, public_from_secret
 # keys on one machine ask for the light setting.
 _STRONG = 2**18
 _LIGHT = 2**12
+# Of the Web3 secret storage definition, which account and box keys are stored by.
+_VERSION = 3
 # A key file has some 500 bytes. More work than this to open one is a file that was tampered with.
 _MOST_BYTES = 16_384
 _MOST_MEMORY_BYTES = 1 << 30
@@ -111,6 +116,11 @@ def _load(path: Path, password: str) -> bytes:
         if path.stat().st_size > _MOST_BYTES:
             raise TypeError
         stored = json.loads(path.read_text(encoding="utf-8"))
+        if type(stored["version"]) is int and stored["version"] != _VERSION:
+            raise KeyFileError(
+                f"key file {path} is of version {stored['version']}; this program reads version {_VERSION}",
+                help="upgrade the program, or restore the key file from a backup",
+            )
         _check_cost(stored["crypto"]["kdfparams"])
         return bytes(Account.decrypt(stored, password))
     except (

@@ -55,24 +55,43 @@ def kind_of(spec: TaskSpec) -> bytes:
 
 
 @dataclass(frozen=True)
+class Promise:
+    """Rounds of a task that is played at the same time and that are not posted yet."""
+
+    task: int
+    rounds: int
+    model_owner: bytes
+    kind: bytes
+    mechanism: Mechanism
+
+
+@dataclass(frozen=True)
 class Ledger:
-    """All entries, in any order, and what a policy asks of them."""
+    """All entries, in any order, and what a policy asks of them.
+
+    Promises count as if they were posted: what two tasks may take together must hold when both have taken it.
+    """
 
     exposures: tuple[Exposure, ...] = ()
+    promises: tuple[Promise, ...] = ()
 
     @classmethod
-    def of(cls, exposures: Iterable[Exposure]) -> Ledger:
-        """The ledger with these entries."""
-        return cls(tuple(exposures))
+    def of(cls, exposures: Iterable[Exposure], promises: Iterable[Promise] = ()) -> Ledger:
+        """The ledger with these entries, and these promises."""
+        return cls(tuple(exposures), tuple(promises))
 
     @property
     def mechanisms(self) -> Counter[Mechanism]:
         """How often each mechanism was used, over all tasks: rows are the same whoever asks."""
-        return Counter(exposure.mechanism for exposure in self.exposures)
+        used = Counter(exposure.mechanism for exposure in self.exposures)
+        for promise in self.promises:
+            used[promise.mechanism] += promise.rounds
+        return used
 
     def rounds(self, model_owner: bytes, besides: int | None = None) -> int:
         """Rounds posted to one model owner, those of the task `besides` left out."""
-        return len(self._given_to(model_owner, besides))
+        promised = sum(promise.rounds for promise in self._promised_to(model_owner, besides))
+        return len(self._given_to(model_owner, besides)) + promised
 
     def rounds_of(self, task: int) -> int:
         """Rounds posted in one task."""
@@ -80,12 +99,18 @@ class Ledger:
 
     def similar_tasks(self, model_owner: bytes, kind: bytes, besides: int | None = None) -> int:
         """Tasks of one kind that were posted to for one model owner, the task `besides` left out."""
-        return len({entry.task for entry in self._given_to(model_owner, besides) if entry.kind == kind})
+        given = {entry.task for entry in self._given_to(model_owner, besides) if entry.kind == kind}
+        return len(given | {entry.task for entry in self._promised_to(model_owner, besides) if entry.kind == kind})
 
     def row_exposure(self, model_owner: bytes, besides: int | None = None) -> float:
         """In how many rounds posted to one model owner a row was, on average over all draws of the batches."""
-        used = (entry.mechanism for entry in self._given_to(model_owner, besides))
-        return float(sum((Fraction(each.batch_rows, each.rows) for each in used), Fraction(0)))
+        used = Counter(entry.mechanism for entry in self._given_to(model_owner, besides))
+        for promise in self._promised_to(model_owner, besides):
+            used[promise.mechanism] += promise.rounds
+        return float(sum((count * Fraction(each.batch_rows, each.rows) for each, count in used.items()), Fraction(0)))
 
     def _given_to(self, model_owner: bytes, besides: int | None) -> list[Exposure]:
         return [entry for entry in self.exposures if entry.model_owner == model_owner and entry.task != besides]
+
+    def _promised_to(self, model_owner: bytes, besides: int | None) -> list[Promise]:
+        return [entry for entry in self.promises if entry.model_owner == model_owner and entry.task != besides]

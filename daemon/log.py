@@ -3,23 +3,29 @@
 Monitoring reads nothing but these files, so the fields are an interface: see FIELDS. Secrets
 registered with `protect` are cut out of every line, whatever field they try to leave by.
 
+The file is rotated by rename when it has grown to its limit: log.jsonl.1 is the newest of the old ones. Readers that
+follow inodes lose nothing.
+
 Lines that strangers can cause (FLOODABLE) are limited, see log_flood: `data.count` of a summary is how many lines of
 its kind were not written since the last that was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from omnilytics.daemon.log_flood import OTHERS, Flood
-from omnilytics.peers.errors import MessageError
+from omnilytics.daemon.log_tail import RecentLines
+from omnilytics.peers.errors import MessageError, ParameterError
 
 SCHEMA_VERSION = 1
 # Every line has the first eight; the others where they apply. `data` holds what only one event has.
@@ -30,6 +36,15 @@ FIELDS = (
 )  # fmt: skip
 FLOODABLE = frozenset(("message.dropped",))
 LEVELS = ("debug", "info", "warning", "error")
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """When a log's file is put aside, and how many old ones are kept; 0 bytes: never."""
+
+    bytes: int = 0
+    files: int = 5
 
 
 def show(value: bytes) -> str:
@@ -51,6 +66,11 @@ class Logger:
         """Args: path of the JSON-lines file (None: no file), the participant's role and address,
         where readable text goes (None: nowhere), and a clock (seconds) by which floods are limited."""
         self._path = path
+        self._size = 0
+        self._level = "debug"
+        self._listeners: dict[str, list[Listener]] = {}
+        # Set before anything is logged; see rotate.
+        self.rotation = Rotation()
         self._file: TextIO | None = None
         self._terminal = terminal
         self._role = role
@@ -58,7 +78,9 @@ class Logger:
         self._seq = 0
         self._clock = clock
         self._flood = Flood()
-        self._boot_id = secrets.token_hex(8)
+        self.boot_id = secrets.token_hex(8)
+        # The newest lines, for who asks this very daemon.
+        self.tail = RecentLines(self.boot_id)
         # Secrets and the ways in which they could be written.
         self._secrets: dict[bytes, tuple[str, ...]] = {}
         self._kept: dict[bytes, tuple[str, ...]] = {}
@@ -72,6 +94,52 @@ class Logger:
             self._file.close()
         if self._path is not None:
             self._file = self._path.open("a", encoding="utf-8", buffering=1)
+            self._size = self._path.stat().st_size
+
+    @property
+    def level(self) -> str:
+        """The lowest level that is written."""
+        return self._level
+
+    def set_level(self, level: str) -> None:
+        """Leaves out lines below a level of LEVELS from now on, and says so. Raises ParameterError for another word."""
+        if level not in LEVELS:
+            raise ParameterError(f"no log level '{level}'", help=f"one of {', '.join(LEVELS)}")
+        if level != self._level:
+            self._level = level
+            self._write("log.level", f"from now on {level} and above", level, {})
+
+    def step_level(self, steps: int) -> None:
+        """Says less (steps above 0) or more, as far as that goes: what signals ask for."""
+        self.set_level(LEVELS[min(max(LEVELS.index(self._level) + steps, 0), len(LEVELS) - 1)])
+
+    def subscribe(self, events: Iterable[str], listener: Listener) -> None:
+        """Calls a listener with the event and the redacted line of each of these events, whatever their level."""
+        for event in events:
+            self._listeners.setdefault(event, []).append(listener)
+
+    def _rotate(self) -> None:
+        """Puts the file aside under a new name. Where that cannot be done, it goes on as it was, and is tried again
+        when as much has been added."""
+        assert self._path is not None
+        path, limit, self._size = self._path, self.rotation, 0
+        fresh = path.with_name(f"{path.name}.new")
+        with contextlib.suppress(OSError):
+            # The new file is there before the oldest goes: it must not get its inode, by which readers know a file.
+            file = fresh.open("w", encoding="utf-8", buffering=1)
+            try:
+                for number in range(limit.files - 1, 0, -1):
+                    older = path.with_name(f"{path.name}.{number}")
+                    if older.exists():
+                        older.replace(path.with_name(f"{path.name}.{number + 1}"))
+                path.replace(path.with_name(f"{path.name}.1"))
+                fresh.replace(path)
+            except OSError:
+                file.close()
+                raise
+            if self._file is not None:
+                self._file.close()
+            self._file = file
 
     def protect(self, *values: bytes, keep: bool = False) -> None:
         """Cuts these secrets (at least 16 bytes each) out of every later line, however they are written.
@@ -107,13 +175,17 @@ class Logger:
             self._write("message.dropped", text, told.level, fields)
 
     def _write(self, event: str, msg: str, level: str, fields: dict[str, Any]) -> None:
-        self._seq += 1
+        written = level not in LEVELS or LEVELS.index(level) >= LEVELS.index(self._level)
+        listeners = self._listeners.get(event, ())
+        if not written and not listeners:
+            return
+        self._seq += written
         line: dict[str, Any] = {
             "v": SCHEMA_VERSION,
             "ts": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "mono": round(time.monotonic(), 4),
             "seq": self._seq,
-            "boot_id": self._boot_id,
+            "boot_id": self.boot_id,
             "peer": self._peer,
             "role": self._role,
             "event": event,
@@ -127,8 +199,16 @@ class Logger:
         if data:
             line["data"] = data
         text = self._redact(json.dumps(line, default=_plain, separators=(",", ":")))
+        for listener in listeners:
+            listener(event, json.loads(text))
+        if not written:
+            return
+        self.tail.add(self._seq, LEVELS.index(level) if level in LEVELS else len(LEVELS), text)
         if self._file is not None:
             self._file.write(text + "\n")
+            self._size += len(text) + 1
+            if 0 < self.rotation.bytes <= self._size:
+                self._rotate()
         if self._terminal is not None and level != "debug":
             print(self._redact(readable(line)), file=self._terminal)
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from omnilytics.daemon.aggregate import NOTHING, Aggregate, decrypt_round
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.market_log import MarketLog, headroom_bits
 from omnilytics.daemon.model_play import ModelChoices, ModelRoundPlayer
-from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.node import Node
 from omnilytics.daemon.posting import PostedVectors
 from omnilytics.daemon.protection.sides import Learned
 from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties, rounds_played
@@ -114,7 +115,7 @@ class ModelPart(ModelRoundPlayer):
         match event:
             case SnapshotSeen(snapshot):
                 self._snapshot = snapshot
-                self._node.members_may_have_changed()
+                self._node.members_may_have_changed(self._task)
                 self._log_place(snapshot)
                 self._market_log.see(snapshot)
                 await self._follow(snapshot)
@@ -175,7 +176,7 @@ class ModelPart(ModelRoundPlayer):
         secrets = node.journal.round_secrets(self._task, round_number)
         # Rounds are learnt in order; and where the secrets are in another folder, the deadline pays everybody.
         ready = self._finished_round == round_number - 1 and secrets is not None
-        if not ready or self._busy(key, snapshot) or not node.transactions.wanted(key, snapshot.state_block):
+        if not ready or self._busy(key, snapshot) or not self._wanted(snapshot, key):
             return
         assert secrets is not None
         opening = await node.chain.opening(self._task, round_number, snapshot.block)
@@ -193,7 +194,7 @@ class ModelPart(ModelRoundPlayer):
                 chosen = bitmap(found.selected)
                 self._send(snapshot, key, "selectGroups", self._task, opening.ctx, chosen, phase="settle")
 
-        node.in_thread(work, proceed)
+        node.in_thread(self._task, work, proceed)
 
     def _busy(self, work: str, snapshot: TaskSnapshot) -> bool:
         """Whether this work is under way, or could not be done with what this block shows."""
@@ -281,7 +282,7 @@ class ModelPart(ModelRoundPlayer):
                 assert isinstance(result, RoundResult)
                 self._take(target, result, slashed, _ending(snapshot.state, target))
 
-        node.in_thread(work, proceed)
+        node.in_thread(self._task, work, proceed)
 
     def _take(self, round_number: int, result: RoundResult, slashed: list[str], ending: bytes) -> None:
         """Makes a finished round durable and says how it went."""
@@ -323,7 +324,7 @@ class ModelPart(ModelRoundPlayer):
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
-        if not node.transactions.wanted("withdraw", snapshot.state_block):
+        if not self._wanted(snapshot, "withdraw"):
             return
         # At the snapshot's own block: another one may be older, or of a fork that does not last.
         amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)

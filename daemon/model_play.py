@@ -21,11 +21,13 @@ from omnilytics.daemon.protection.sides import Learned, ModelSide
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.transactions import duty_key
+from omnilytics.daemon.waiting import awaited, place_name
 from omnilytics.peers import model_round
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import base_context, blake2b_keyed, keccak, model_commitment
 from omnilytics.peers.keys import BoxIdentity
-from omnilytics.peers.market import MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
+from omnilytics.peers.market import RoundPhase, TaskSnapshot, TaskStatus
 from omnilytics.peers.model_round import ModelRound, Recipient
 from omnilytics.peers.owner_round import CommitPhaseClosed, EnvelopeReceived, Note, SendEnvelope
 from omnilytics.peers.round_keys import Peer, RoundKeys
@@ -67,6 +69,16 @@ class ModelRoundPlayer:
         self._round_started = 0.0
 
     @property
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as last seen."""
+        return self._snapshot
+
+    @property
+    def stage(self) -> str | None:
+        """A model owner has none of an owner's stages."""
+        return None
+
+    @property
     def _task(self) -> int:
         assert self.task_id is not None
         return self.task_id
@@ -81,10 +93,14 @@ class ModelRoundPlayer:
         self._node.log.protect(secret, keep=True)
         return blake2b_keyed(round_number.to_bytes(4, "big"), key=secret, person=b"omnilytics-prot")
 
-    def _send(self, snapshot: TaskSnapshot, key: str, function: str, *arguments: Any, **fields: Any) -> None:
-        if self._node.transactions.wanted(key, snapshot.state_block):
+    def _send(self, snapshot: TaskSnapshot, duty: str, function: str, *arguments: Any, **fields: Any) -> None:
+        if self._wanted(snapshot, duty):
             named: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **fields}
-            self._node.transactions.submit(key, function, *arguments, **named)
+            self._node.transactions.submit(duty_key(self._task, duty), function, *arguments, **named)
+
+    def _wanted(self, snapshot: TaskSnapshot, duty: str) -> bool:
+        """Whether a duty of this task still needs a transaction from us."""
+        return self._node.transactions.wanted(duty_key(self._task, duty), snapshot.state_block)
 
     def _log_place(self, snapshot: TaskSnapshot) -> None:
         state = snapshot.state
@@ -109,34 +125,8 @@ class ModelRoundPlayer:
         snapshot = self._snapshot
         if snapshot is None or snapshot.state.over:
             return
-        state, members = snapshot.state, snapshot.members
-        playing = [member for member in members if member.status is MemberStatus.SEATED]
-        wanted = len(playing)
-        late: list[bytes] = []
-        what = ""
-        if state.status is TaskStatus.JOINING:
-            wanted = snapshot.params.max_groups * snapshot.params.group_size
-            what = f"{len(members)} of {wanted} owners joined"
-        elif state.status is TaskStatus.REVEALING:
-            late = [member.account for member in members if member.status is MemberStatus.JOINED]
-            what = f"{len(members) - len(late)} of {len(members)} owners revealed"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.COMMIT:
-            late = [
-                member.account
-                for member in playing
-                if not member.committed_in(state.round) and not state.sat_out >> snapshot.group_of(member) & 1
-            ]
-            what = f"{sum(m.committed_in(state.round) for m in playing)} of {wanted} owners committed"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.POST:
-            expected = [m for m in playing if state.committed >> snapshot.group_of(m) & 1]
-            late = [m.account for m in expected if not m.posted_in(state.round)]
-            what = f"{len(expected) - len(late)} of {len(expected)} owners posted"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.SETTLE:
-            if snapshot.params.model_selection:
-                late, what = [self._node.me], "the model owner selects groups"
-            else:
-                late = [snapshot.settler().account]
-                what = f"chunk {state.next_chunk} of {snapshot.params.chunk_count} to settle"
+        state = snapshot.state
+        what, late = awaited(snapshot, self._node.me)
         now = self._node.clock()
         if not what or (self._last_waiting[0] == what and now - self._last_waiting[1] < _WAITING_SECONDS):
             return
@@ -147,14 +137,14 @@ class ModelRoundPlayer:
             f"waiting: {what}, {left} s left",
             task=self._task,
             round=state.round,
-            phase=(state.phase if state.status is TaskStatus.RUNNING else state.status).name.lower(),
+            phase=place_name(snapshot),
             waiting_for=[show(address) for address in late],
             deadline=state.phase_end,
         )
 
     async def _open(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, params = self._node, snapshot.params
-        if not node.transactions.wanted(f"openRound {round_number}", snapshot.state_block):
+        if not self._wanted(snapshot, f"openRound {round_number}"):
             return
         self._round_started = node.clock()
         plaintext = self._choices.side.publish(self._learned, round_number, self._round_entropy(round_number))
@@ -183,13 +173,10 @@ class ModelRoundPlayer:
         )
         commit = model_commitment(base, model_key, plaintext)
         for number, part in enumerate(parts[:-1]):
-            key = f"publishPart {round_number} {number}"
-            if node.transactions.wanted(key, snapshot.state_block):
-                arguments = (self._task, round_number, number, part)
-                node.transactions.submit(
-                    key, "publishPart", *arguments, task=self._task, round=round_number, phase="open"
-                )
-        node.transactions.submit(
+            duty, arguments = f"publishPart {round_number} {number}", (self._task, round_number, number, part)
+            self._send(snapshot, duty, "publishPart", *arguments, round=round_number, phase="open")
+        self._send(
+            snapshot,
             f"openRound {round_number}",
             "openRound",
             self._task,
@@ -200,7 +187,6 @@ class ModelRoundPlayer:
             len(parts),
             pad_hashes,
             parts[-1],
-            task=self._task,
             round=round_number,
             phase="open",
         )

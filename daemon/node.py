@@ -1,6 +1,7 @@
-"""The wiring page: one participant's process. Reads inputs, hands them to its part, keeps everything running.
+"""The wiring page: one participant's process. Reads inputs, hands them to its parts, keeps everything running.
 
-One queue of events feeds one part (a data owner's or a model owner's), so that no two of its steps ever
+One connection to the chain, one to the broker, one journal, one queue of transactions; a part (a data owner's or a
+model owner's) for each task that is played, fed by a queue of events of its own, so that no two of its steps ever
 overlap. Training, masking and settling sums run in threads and come back as events.
 """
 
@@ -8,36 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
+from omnilytics.daemon.block_watch import MAX_BACKOFF_SECONDS, BlockWatch
 from omnilytics.daemon.broker import Arrived, Broker
-from omnilytics.daemon.chain import Chain, Head
+from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
+from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.head_watch import HeadWatch
+from omnilytics.daemon.health_file import HEALTH_NAME, HealthFile
+from omnilytics.daemon.home_lock import lock_home as lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
-from omnilytics.daemon.log import Logger, show, terminal_if
+from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
 from omnilytics.daemon.market_log import heartbeat_facts
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
-from omnilytics.peers.errors import ChainError, ChainMismatchError, LockError, OmniLyticsError
-from omnilytics.peers.market import Member, TaskParams, TaskSnapshot
+from omnilytics.daemon.part_runner import PartRunner
+from omnilytics.daemon.signals import ENDING, told_to
+from omnilytics.daemon.transactions import FeePolicy, TransactionQueue, is_duty_of
+from omnilytics.daemon.upkeep import Upkeep
+from omnilytics.peers.errors import ChainError, ChainMismatchError, MessageError, OmniLyticsError
 from omnilytics.peers.owner_round import Pace
+
+__all__ = [
+    "Event", "Node", "Part", "PresenceChanged", "SnapshotSeen", "Surroundings", "TimePassed", "WorkDone", "lock_home",
+]  # fmt: skip
 
 TICK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
-MAX_BACKOFF_SECONDS = 30.0
-# A message has at most 512 bytes: the queue never holds more than some megabytes of them.
-MAX_WAITING_EVENTS = 10_000
 MAX_PRESENCES = 4096
+# Pieces of training and masking at once, of whatever task: each holds some copies of a vector, and no more of them
+# than there are processors would be faster. They take turns as they come, and a part has one under way at a time.
+MAX_WORKERS = max(2, os.cpu_count() or 2)
 
 _T = TypeVar("_T")
 
@@ -48,33 +58,6 @@ def free_bytes(path: Path) -> int | None:
         return shutil.disk_usage(path).free
     except OSError:
         return None
-
-
-@dataclass(frozen=True)
-class SnapshotSeen:
-    """The task as a new block shows it."""
-
-    snapshot: TaskSnapshot
-
-
-@dataclass(frozen=True)
-class PresenceChanged:
-    """The broker says that somebody is there, or has gone."""
-
-    address: bytes
-    online: bool
-
-
-@dataclass(frozen=True)
-class TimePassed:
-    """Time has passed."""
-
-
-@dataclass(frozen=True)
-class WorkDone:
-    """Work that ran outside the event loop has ended; `proceed` goes on with its result."""
-
-    proceed: Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -99,25 +82,6 @@ class Surroundings:
     disk_free: Callable[[Path], int | None] = free_bytes
 
 
-Event = SnapshotSeen | Arrived | PresenceChanged | TimePassed | WorkDone
-
-
-class Part(Protocol):
-    """What a participant plays: the model owner's part or a data owner's."""
-
-    task_id: int | None
-
-    async def prepare(self) -> None:
-        """Before anything else: find or create the task."""
-
-    async def handle(self, event: Event) -> None:
-        """One event."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do, for ever."""
-
-
 class Node:
     """A participant's process: its keys, journal, log, chain, broker and queue of events."""
 
@@ -136,6 +100,8 @@ class Node:
         self.entropy = surroundings.entropy
         self.log = surroundings.log(settings.log_path, role, show(self.me), terminal_if(settings.verbose))
         self.log.protect(*keys.secrets(), keep=True)
+        self.log.rotation = Rotation(settings.log_megabytes << 20, settings.log_files)
+        self.log.set_level(settings.log_level)
         self.journal = surroundings.journal(settings.journal_path)
         self.chain = surroundings.chain(settings.chain, settings.market_address)
         self.transactions = TransactionQueue(
@@ -160,58 +126,113 @@ class Node:
             self.clock,
             surroundings.wall,
         )
+        self.upkeep = Upkeep(
+            settings,
+            self.me,
+            self.chain,
+            self.transactions,
+            self.heads,
+            self.log,
+            self.clock,
+            lambda: hasattr(self, "broker") and self.broker.connected.is_set(),
+            lambda: surroundings.disk_free(settings.home),
+            os.environ if surroundings.signals else {},
+            HealthFile(settings.home / HEALTH_NAME, surroundings.wall) if surroundings.signals else None,
+        )
+        self.blocks = BlockWatch(self.chain, self.heads, settings.poll_seconds, self.log)
         self.pace = Pace(settings.resend_seconds, settings.away_grace_seconds, settings.patience_seconds)
         self.broker: Broker
-        self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._runners: list[PartRunner] = []
         self._work: set[asyncio.Task[None]] = set()
+        self._workers = asyncio.Semaphore(MAX_WORKERS)
         self._stop = asyncio.Event()
+        # For who asks the daemon: starting (until the chain answers), ready, stopping; and since when, by our clock.
+        self.state = "starting"
+        self.started_at = self.clock()
         self._bug: BaseException | None = None
-        self._look_again = asyncio.Event()
-        self._members_changed = True
         # Who the broker says is there or away, and since when we know.
         self.online: dict[bytes, tuple[bool, float]] = {}
         # Messages that came faster than they could be read.
         self.dropped = 0
-        # The newest block whose state our part has been shown.
-        self._seen_block = 0
+        # Messages of tasks that nobody here plays.
+        self.unclaimed = 0
 
     # ------------------------------------------------------------------ running
 
-    async def run(self, part: Part) -> None:
-        """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend."""
-        loop = asyncio.get_running_loop()
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Who plays now."""
+        return tuple(runner.part for runner in self._runners)
+
+    def stop(self) -> None:
+        """Ends `run` in order, as a signal does."""
+        self.state = "stopping"
+        self._stop.set()
+
+    async def run(self, part: Part, alongside: Callable[[], Coroutine[Any, Any, None]] | None = None) -> None:
+        """Plays a part until it is finished or a signal comes. Raises OmniLyticsError for what only people can mend.
+
+        `alongside` runs from the first moment to the last: who answers questions about the daemon.
+        """
+        await self.run_all(lambda: self.play(part), alongside)
+
+    async def run_all(
+        self,
+        play: Callable[[], Coroutine[Any, Any, None]],
+        alongside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> None:
+        """Keeps everything running while `play` does, which plays parts by `play`; until it ends or a signal comes.
+
+        Raises OmniLyticsError for what only people can mend.
+        """
+        actions: dict[signal.Signals, Callable[[], None]] = {}
         if self._surroundings.signals:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self.log.reopen)
+            actions = dict.fromkeys(ENDING, self._stop.set) | {
+                signal.SIGHUP: self.log.reopen,
+                signal.SIGUSR1: lambda: self.log.step_level(-1),
+                signal.SIGUSR2: lambda: self.log.step_level(1),
+            }
+        with told_to(asyncio.get_running_loop(), actions):
+            await self._run(play, alongside)
+
+    async def _run(
+        self,
+        play: Callable[[], Coroutine[Any, Any, None]],
+        alongside: Callable[[], Coroutine[Any, Any, None]] | None,
+    ) -> None:
         background: list[asyncio.Task[Any]] = []
         reason = "error"
+        if alongside is not None:
+            self._in_background(alongside())
         try:
             stopping = asyncio.create_task(self._stop.wait())
             connecting = asyncio.create_task(self._connect())
-            background = [stopping, connecting]
+            looking_after = asyncio.create_task(self.upkeep.run())
+            background = [stopping, connecting, looking_after]
             await asyncio.wait({stopping, connecting}, return_when=asyncio.FIRST_COMPLETED)
             if not connecting.done():
                 reason = "signal"
                 return
             await connecting
-            background = [
-                asyncio.create_task(coroutine)
-                for coroutine in (
-                    self.broker.run(),
-                    self.transactions.run(),
-                    self._tick(),
-                    self._heartbeat(),
-                )
-            ]
+            background = [stopping, looking_after]
+            for coroutine in (
+                self.broker.run(),
+                self.transactions.run(),
+                self._tick(),
+                self._heartbeat(),
+                self.blocks.run(),
+            ):
+                background.append(asyncio.create_task(coroutine))
+            self.state = "ready"
             self.log("daemon.ready", "ready")
-            playing = asyncio.create_task(self._play(part))
-            done, _ = await asyncio.wait({stopping, playing, *background}, return_when=asyncio.FIRST_COMPLETED)
+            self.upkeep.ready()
+            playing = asyncio.create_task(play())
+            background.append(playing)
+            done, _ = await asyncio.wait(background, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 # A background task never ends by itself: if one has, its error is ours.
                 if task is not stopping:
                     await task
-            background += [stopping, playing]
             if self._bug is not None:
                 raise OmniLyticsError(f"{type(self._bug).__name__} in background work") from self._bug
             reason = "finished" if playing in done else "signal"
@@ -221,6 +242,8 @@ class Node:
             self.log("daemon.failed", str(error), "error", code=error.code, help=error.help)
             raise
         finally:
+            self.state = "stopping"
+            self.upkeep.stopping()
             await end_tasks([*background, *self._work])
             await self.chain.close()
             if self._second_chain is not None:
@@ -258,127 +281,117 @@ class Node:
             lambda address, online: self._hear(PresenceChanged(address, online)),
         )
 
-    async def _play(self, part: Part) -> None:
-        await part.prepare()
-        watching = asyncio.create_task(self._watch(part))
-        # It never ends by itself: if it has, its error is ours, and one more event wakes us to see it.
-        watching.add_done_callback(lambda _: self._events.put_nowait(TimePassed()))
+    async def play(self, part: Part, prepared: bool = False) -> None:
+        """Prepares a part, unless that is done, and plays it until it is finished. Raises what only people can mend."""
+        runner = self.runner(part)
         try:
-            while not part.finished:
-                event = await self._events.get()
-                if watching.done():
-                    await watching
-                await self._handle(part, event)
+            if not prepared:
+                await part.prepare()
+            self.blocks.add(runner)
+            try:
+                await runner.play()
+            finally:
+                self.blocks.remove(runner)
         finally:
-            await end_tasks([watching])
+            self._runners.remove(runner)
 
-    async def _handle(self, part: Part, event: Event) -> None:
-        if isinstance(event, PresenceChanged):
-            # The broker may name anybody it likes, any number of them: the newest are enough.
-            online, since = self.online.pop(event.address, (None, 0.0))
-            self.online[event.address] = event.online, since if online == event.online else self.clock()
-            while len(self.online) > MAX_PRESENCES:
-                del self.online[next(iter(self.online))]
-        try:
-            await part.handle(event)
-        except ChainError as error:
-            # Duties are looked at again with the next block; nothing is lost but time.
-            self.log("rpc.error", str(error), "warning", code=error.code)
+    def runner(self, part: Part) -> PartRunner:
+        """From now on the part hears what is for its task."""
+        runner = PartRunner(part, self.chain, self.settings.finality_depth, self.log, self.upkeep.step)
+        self._runners.append(runner)
+        return runner
+
+    def _runner_of(self, task: int | None) -> PartRunner | None:
+        return next((runner for runner in self._runners if runner.part.task_id == task), None)
 
     def _hear(self, event: Arrived | PresenceChanged) -> None:
-        """Queues what the broker says, unless it floods us: what matters is sent again."""
-        if self._events.qsize() >= MAX_WAITING_EVENTS:
-            self.dropped += 1
-            return
-        self._events.put_nowait(event)
+        """Hands on what the broker says, unless it floods us: what matters is sent again."""
+        if isinstance(event, PresenceChanged):
+            self._note_presence(event)
+            listeners = self._runners
+        else:
+            runner = self._runner_of(event.task)
+            listeners = [runner] if runner is not None else []
+            if runner is None:
+                self.unclaimed += 1
+                self.log(
+                    "message.dropped",
+                    "the message is of no task that is played here",
+                    "debug",
+                    code=MessageError.code,
+                    peer_to=event.sender,
+                )
+        for listener in listeners:
+            self.dropped += not listener.hear(event)
+
+    def _note_presence(self, event: PresenceChanged) -> None:
+        # The broker may name anybody it likes, any number of them: the newest are enough.
+        online, since = self.online.pop(event.address, (None, 0.0))
+        self.online[event.address] = event.online, since if online == event.online else self.clock()
+        while len(self.online) > MAX_PRESENCES:
+            del self.online[next(iter(self.online))]
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._surroundings.tick_seconds)
-            self._events.put_nowait(TimePassed())
+            for runner in self._runners:
+                runner.put(TimePassed())
 
     async def _heartbeat(self) -> None:
         while True:
             self.log.summarise()
             facts = heartbeat_facts(
                 self.heads,
-                self._seen_block,
+                self.blocks.seen_block,
                 self.transactions.pending_count,
                 self.broker.connected.is_set(),
                 self._surroundings.disk_free(self.settings.home),
             )
-            self.log("heartbeat", "alive", dropped_topics=self.broker.dropped, dropped_in_flood=self.dropped, **facts)
+            self.log(
+                "heartbeat",
+                "alive",
+                dropped_topics=self.broker.dropped,
+                dropped_in_flood=self.dropped,
+                balance_wei=self.upkeep.balance,
+                **facts,
+            )
             await asyncio.sleep(HEARTBEAT_SECONDS)
 
-    # ----------------------------------------------------------------- watching
+    async def _after_transaction(self, key: str, _receipt: object) -> None:
+        for runner in self._runners:
+            if is_duty_of(runner.part.task_id, key):
+                runner.view.members_changed = True
+        self.blocks.look_again()
 
-    async def _watch(self, part: Part) -> None:
-        """Puts a snapshot on the queue whenever the head changes; members are read again only when they may differ."""
-        params: TaskParams | None = None
-        members: tuple[Member, ...] | None = None
-        seen: Head | None = None
-        membership: tuple[object, ...] = ()
-        pause = self.settings.poll_seconds
-        while True:
-            try:
-                head = await self.chain.head()
-                self.heads.observe(head)
-                new = seen is None or head.hash != seen.hash
-                if part.task_id is not None and new and await self.heads.confirmed(head):
-                    if seen is not None and not await self.heads.continues(head, seen):
-                        # The other branch may have drawn other groups, and look the same in everything else.
-                        self._members_changed = True
-                    params = params or await self.chain.params(part.task_id)
-                    depth = self.settings.finality_depth
-                    snapshot = await self.chain.snapshot(part.task_id, params, head, depth, members or ())
-                    state = snapshot.state
-                    now = (
-                        state.status,
-                        state.phase,
-                        state.round,
-                        state.member_count,
-                        state.short,
-                        state.dissolved,
-                    )
-                    if members is None or now != membership or self._members_changed:
-                        self._members_changed = False
-                        members = await self.chain.members(part.task_id, snapshot.state_block)
-                        snapshot = replace(snapshot, members=members)
-                        membership = now
-                    seen = head
-                    self._seen_block = snapshot.state_block
-                    self._events.put_nowait(SnapshotSeen(snapshot))
-                pause = self.settings.poll_seconds
-            except ChainError as error:
-                self.log("rpc.error", str(error), "warning", code=error.code)
-                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
-            self._look_again.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._look_again.wait()
-
-    async def _after_transaction(self, _key: str, _receipt: object) -> None:
-        self._members_changed = True
-        self._look_again.set()
-
-    def members_may_have_changed(self) -> None:
-        """The next snapshot reads all members again."""
-        self._members_changed = True
+    def members_may_have_changed(self, task: int) -> None:
+        """The next snapshot of the task reads all members again."""
+        runner = self._runner_of(task)
+        if runner is not None:
+            runner.view.members_changed = True
 
     # --------------------------------------------------------------------- work
 
-    def in_thread(self, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]) -> None:
-        """Runs work off the event loop; its result, or its error, comes back as an event."""
+    def in_thread(
+        self, task: int | None, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]
+    ) -> None:
+        """Runs a task's work off the event loop; its result, or its error, comes back as an event of its part."""
+        runner = self._runner_of(task)
 
         async def run() -> None:
             outcome: _T | OmniLyticsError
-            try:
-                outcome = await asyncio.to_thread(work)
-            except OmniLyticsError as error:
-                outcome = error
-            self._events.put_nowait(WorkDone(lambda: proceed(outcome)))
+            async with self._workers:
+                try:
+                    outcome = await asyncio.to_thread(work)
+                except OmniLyticsError as error:
+                    outcome = error
+            # Whoever has ordered it may have ended meanwhile; the task's next part knows nothing of it.
+            if runner is not None:
+                runner.put(WorkDone(lambda: proceed(outcome)))
 
-        task = asyncio.create_task(run())
+        self._in_background(run())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._work.add(task)
         task.add_done_callback(self._work_ended)
 
@@ -390,25 +403,3 @@ class Node:
             self.log("daemon.bug", f"{type(error).__name__} in background work", "error", code="bug")
             self._bug = error
             self._stop.set()
-
-
-@contextlib.contextmanager
-def lock_home(home: Path) -> Any:
-    """Holds the data folder for this process. Raises LockError naming the holder."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = home / "lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LockError(
-                f"data directory {home} in use by pid {holder}",
-                help="stop that process, or use another --home",
-            ) from error
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
-        yield

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
-from omnilytics.daemon.ledger import Exposure, Ledger, kind_of
+from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.ledger import Exposure, Ledger, Promise, kind_of
 from omnilytics.daemon.market_log import MarketLog
-from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
-from omnilytics.daemon.policy import Offer, allow_round, consent
+from omnilytics.daemon.policy import Offer, allow_round
 from omnilytics.daemon.posting import PostedVectors, post_parts
-from omnilytics.daemon.spec import TaskSpec, decode_spec
+from omnilytics.daemon.task_finder import AcceptedTask, TaskFinder
 from omnilytics.peers import owner_round
 from omnilytics.peers.duties import (
     ExpelMate,
@@ -38,18 +39,14 @@ from omnilytics.peers.duties import (
 )
 from omnilytics.peers.errors import (
     CommitmentError,
-    DataError,
     FundsError,
     JournalError,
-    ModelMismatchError,
-    ParameterError,
     PolicyError,
 )
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import (
     MemberStatus,
     RoundPhase,
-    TaskParams,
     TaskSnapshot,
     TaskStatus,
     bits,
@@ -72,6 +69,7 @@ class OwnerPart(OwnerRoundPlayer):
         self._entered: set[int] = set()
         self._last_paid = (0, 0)
         self._market_log = MarketLog(node.log, node.me, every_group=False)
+        self.finder = TaskFinder(node, choices)
 
     @property
     def finished(self) -> bool:
@@ -87,67 +85,15 @@ class OwnerPart(OwnerRoundPlayer):
         known = node.journal.get("task")
         if self.task_id is None and known is not None:
             self.task_id = int.from_bytes(known, "big")
-        if self.task_id is not None:
-            await self._accept(self.task_id)
-        refused: set[int] = set()
-        while self.task_id is None:
-            for task in range(await node.chain.task_count(), 0, -1):
-                if task in refused or (await node.chain.state(task)).status is not TaskStatus.JOINING:
-                    continue
-                try:
-                    await self._accept(task)
-                    self.task_id = task
-                    break
-                except (DataError, ParameterError, ModelMismatchError, PolicyError) as error:
-                    refused.add(task)
-                    node.log("task.refused", str(error), code=error.code, task=task)
-            else:
-                await asyncio.sleep(node.settings.poll_seconds)
-        node.log("task.accepted", self._spec.means.promise, task=self._task, protection=self._spec.protection)
+        self.take(await (self.finder.find() if self.task_id is None else self.finder.accept(self.task_id)))
         node.journal.bind("task", self._task.to_bytes(8, "big"))
 
-    async def _accept(self, task: int) -> None:
-        """Reads a task's description and checks our data and policy against it."""
-        node = self._node
-        head = await node.chain.head()
-        spec_bytes, model_owner = await node.chain.created_task(task, head.number)
-        spec = decode_spec(spec_bytes)
-        params = await node.chain.params(task)
-        dataset, choices = self._choices.dataset, self._choices
-        noise, delta = choices.privacy.noise_multiplier, choices.privacy.delta
-        self._offer = Offer(task, model_owner, spec, params, dataset.row_count, noise, delta, choices.secret_batch)
-        self._check_rows(spec, params)
-        # Who has joined has agreed, and has a stake to lose: a policy made stricter since then is for other tasks.
-        if not node.journal.joins(task):
-            consent(choices.policy, self._offer, Ledger.of(node.journal.exposures()))
-        if choices.privacy.active and spec.protection != "envelope":
-            raise ParameterError(
-                f"[privacy] is set, and there is no local noise for the protection {spec.protection}",
-                help="join envelope tasks, or take [privacy] out of config.toml",
-            )
-        if spec.side.value_count != params.value_count:
-            raise ModelMismatchError(
-                f"the task's model has {spec.side.value_count} values, its vectors {params.value_count}"
-            )
-        if spec.means.model_selection != params.model_selection:
-            who = "model owner" if params.model_selection else "contract"
-            raise ModelMismatchError(f"the {who} selects, which protection {spec.protection} does not allow")
-        if dataset.column_count != spec.feature_count:
-            raise DataError(
-                f"dataset has {dataset.column_count} feature columns, the task needs {spec.feature_count}",
-                help="check --data, and that columns are in the order the task describes",
-            )
-        self._spec, self._dataset = spec, dataset.with_classes(spec.classes)
-
-    def _check_rows(self, spec: TaskSpec, params: TaskParams) -> None:
-        """Raises DataError where some row would have to be used twice."""
-        rows = self._choices.dataset.row_count
-        if spec.means.fresh_rows and rows < spec.batch_size * params.rounds:
-            raise DataError(
-                f"dataset has {rows} rows, the task needs {spec.batch_size * params.rounds}: {params.rounds} rounds of "
-                f"at least {spec.batch_size}, each row used once",
-                help="bring more rows, or join another task",
-            )
+    def take(self, accepted: AcceptedTask) -> None:
+        """Plays this task from now on; `prepare` does that, or whoever has found the task."""
+        self._choices.active[accepted.offer.task] = accepted.offer
+        self._offer, self._dataset = accepted.offer, accepted.dataset
+        self._spec, self.task_id = accepted.offer.spec, accepted.offer.task
+        self._node.log("task.accepted", self._spec.means.promise, task=self._task, protection=self._spec.protection)
 
     async def handle(self, event: Event) -> None:
         """One event."""
@@ -300,7 +246,7 @@ class OwnerPart(OwnerRoundPlayer):
                 [],
                 value=snapshot.params.stake,
             )
-        elif snapshot.state.status is not TaskStatus.JOINING and node.transactions.idle:
+        elif snapshot.state.status is not TaskStatus.JOINING and node.transactions.idle(self._task):
             node.log("task.missed", "the task is closed to new owners", "warning", task=self._task)
             self._done = True
         return True
@@ -315,7 +261,7 @@ class OwnerPart(OwnerRoundPlayer):
         if self._round is not None:
             return True
         bounded = choices.policy.maximum_epsilon < math.inf
-        ledger = Ledger.of(node.journal.exposures())
+        ledger = Ledger.of(node.journal.exposures(), self._on_their_way())
         unpaid = await self._unpaid_rounds(snapshot, ledger)
         if not bounded and not unpaid and not choices.privacy.noise_multiplier:
             return True
@@ -332,6 +278,10 @@ class OwnerPart(OwnerRoundPlayer):
             return False
         return True
 
+    def _on_their_way(self) -> list[Promise]:
+        """A round of every other task that is played now: it may be posted before ours is, and not be entered yet."""
+        return [offer.promise(1) for task, offer in self._choices.active.items() if task != self._task]
+
     async def _unpaid_rounds(self, snapshot: TaskSnapshot, ledger: Ledger) -> int:
         """Rounds posted since our group was last paid, as far as this life of the daemon has seen."""
         posted = ledger.rounds_of(self._task)
@@ -344,10 +294,11 @@ class OwnerPart(OwnerRoundPlayer):
         return posted - self._last_paid[1]
 
     def _exposure(self, round_number: int, offer: Offer) -> Exposure:
-        """What posting this round's vector gives away, epsilon counted over everything that was posted before."""
+        """What posting this round's vector gives away, epsilon counted over everything that was posted before, and what
+        other tasks may be posting."""
         privacy, epsilon = self._choices.privacy, None
         if offer.noise_multiplier > 0.0:
-            noisy = Ledger.of(self._node.journal.exposures()).mechanisms
+            noisy = Ledger.of(self._node.journal.exposures(), self._on_their_way()).mechanisms
             rounds = {each: count for each, count in noisy.items() if each.noise_multiplier > 0.0}
             rounds[offer.mechanism] = rounds.get(offer.mechanism, 0) + 1
             epsilon = epsilon_of(rounds, offer.delta)
@@ -413,7 +364,7 @@ class OwnerPart(OwnerRoundPlayer):
     async def _settle(self, snapshot: TaskSnapshot) -> None:
         node, state = self._node, snapshot.state
         key = f"settle {state.round} {state.next_chunk}"
-        if not node.transactions.wanted(key, snapshot.state_block):
+        if not self._wanted(snapshot, key):
             return
         if self._settling is None or self._settling[0] != state.ctx:
             opening = await node.chain.opening(self._task, state.round, snapshot.block)
@@ -429,7 +380,7 @@ class OwnerPart(OwnerRoundPlayer):
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node
-        if not node.transactions.wanted("withdraw", snapshot.state_block):
+        if not self._wanted(snapshot, "withdraw"):
             return
         # At the snapshot's own block: another one may be older, or of a fork that does not last.
         amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)

@@ -18,7 +18,7 @@ from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
 from omnilytics.daemon.market_log import log_exchange
 from omnilytics.daemon.node import Node
-from omnilytics.daemon.policy import Policy
+from omnilytics.daemon.policy import Offer, Policy
 from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.spec import TaskSpec
@@ -26,6 +26,7 @@ from omnilytics.daemon.training.batch import choose_batch, fresh_batch
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.training.update import Update, compute_update
+from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import links
 from omnilytics.peers.errors import (
@@ -71,6 +72,8 @@ class OwnerChoices:
     restore_stake: bool = False
     statistic: StatisticFunction = honest_statistic
     withdraw_to: bytes | None = None
+    # The tasks that are played now, one daemon's parts together.
+    active: dict[int, Offer] = field(default_factory=dict)
 
 
 class OwnerRoundPlayer:
@@ -93,6 +96,16 @@ class OwnerRoundPlayer:
         self._refused_rounds: set[bytes] = set()
 
     @property
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as last seen."""
+        return self._snapshot
+
+    @property
+    def stage(self) -> str | None:
+        """Our stage of the round at hand (peers.phases), for people."""
+        return self._round.stage.value if self._round is not None else None
+
+    @property
     def _task(self) -> int:
         assert self.task_id is not None
         return self.task_id
@@ -100,18 +113,23 @@ class OwnerRoundPlayer:
     def _send(
         self,
         snapshot: TaskSnapshot,
-        key: str,
+        duty: str,
         function: str,
         *arguments: object,
         value: int = 0,
         **more: Any,
     ) -> bool:
-        """Queues a transaction for a duty unless it is on its way already."""
-        if not self._node.transactions.wanted(key, snapshot.state_block):
+        """Queues a transaction for a duty of this task unless it is on its way already."""
+        if not self._wanted(snapshot, duty):
             return False
         fields: dict[str, Any] = {"task": self._task, "round": snapshot.state.round, **more}
+        key = duty_key(self._task, duty)
         self._node.transactions.submit(key, function, *arguments, value=value, **fields)
         return True
+
+    def _wanted(self, snapshot: TaskSnapshot, duty: str) -> bool:
+        """Whether a duty of this task still needs a transaction from us."""
+        return self._node.transactions.wanted(duty_key(self._task, duty), snapshot.state_block)
 
     async def _play(self, snapshot: TaskSnapshot, round_number: int) -> None:
         node, ctx = self._node, snapshot.state.ctx
@@ -314,7 +332,7 @@ class OwnerRoundPlayer:
             )
             await self._step_in(opening, owner_round.UpdateReady(outcome.quantised, now))
 
-        node.in_thread(work, proceed)
+        node.in_thread(self._task, work, proceed)
 
     async def _stepless_rounds(self, opening: RoundOpening) -> set[int]:
         """Rounds that ended, by the rules, without a step: after them the same weights are published again."""
@@ -378,7 +396,7 @@ class OwnerRoundPlayer:
                 raise outcome
             await self._step_in(round_.opening, owner_round.VectorMasked(*outcome, self._node.clock()))
 
-        self._node.in_thread(work, proceed)
+        self._node.in_thread(self._task, work, proceed)
 
     def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
         opening, snapshot = round_.opening, self._snapshot_or_fail()

@@ -7,7 +7,7 @@ made for the purpose can make a few rows stand out in any sum (docs/security.md)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -15,7 +15,7 @@ from typing import Any
 
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.config import read_table
-from omnilytics.daemon.ledger import Ledger, Mechanism, kind_of
+from omnilytics.daemon.ledger import Ledger, Mechanism, Promise, kind_of
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.peers.errors import ConfigurationError, PolicyError
 from omnilytics.peers.market import TaskParams
@@ -59,6 +59,8 @@ class Policy:
     maximum_rows_exposure: float = _key(2000.0, "rounds of one model owner that a row is in on average, over all tasks")
     maximum_unpaid_rounds: int = _key(20, "rounds in a row that our group may go unpaid before the rest is sat out")
     maximum_epsilon: float = _key(float("inf"), "epsilon over all posted rounds; any limit needs noise: [privacy]")
+    most_tasks: int = _key(1, "tasks at once; with more than one the daemon stays when a task is over; `--max-tasks`")
+    ask_first: bool = _key(False, "whether a task that all this allows waits for your word on it, too")
 
     def __post_init__(self) -> None:
         if self.minimum_group_size < MINIMUM_GROUP_SIZE:
@@ -66,6 +68,8 @@ class Policy:
                 f"'minimum_group_size' in [policy] is {self.minimum_group_size}; no group may be below "
                 f"{MINIMUM_GROUP_SIZE}"
             )
+        if self.most_tasks < 1:
+            raise ConfigurationError("'most_tasks' in [policy] is 0; a daemon that joins nothing is better not started")
         for name in ("model_owners", "blocked_model_owners"):
             for text in getattr(self, name):
                 if text != "*" and _address(text) is None:
@@ -118,6 +122,19 @@ class Offer:
         """What a round of this task would be to an accountant."""
         rows = self.batch_rows if self.rows is None else self.rows
         return Mechanism(self.noise_multiplier, self.batch_rows, rows, self.secret_batch)
+
+    def promise(self, rounds: int) -> Promise:
+        """So many rounds of this task, as they weigh on others that are played at the same time."""
+        return Promise(self.task, rounds, self.model_owner, kind_of(self.spec), self.mechanism)
+
+
+def promises(active: Iterable[Offer], posted: Ledger, besides: int) -> list[Promise]:
+    """What the tasks that are played now may still take, the task `besides` left out; all rounds are counted."""
+    return [
+        offer.promise(max(0, offer.params.rounds - posted.rounds_of(offer.task)))
+        for offer in active
+        if offer.task != besides
+    ]
 
 
 @dataclass(frozen=True)

@@ -12,19 +12,25 @@ from pathlib import Path
 from omnilytics.daemon.accounting import load_library
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.control.methods import DaemonControl
+from omnilytics.daemon.control.report import policy_report
+from omnilytics.daemon.control.task_list import TaskList
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
 from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
+from omnilytics.daemon.owner_tasks import OwnerTasks
 from omnilytics.daemon.policy import Policy, read_policy
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
+from omnilytics.daemon.task_finder import TaskFinder
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
-from omnilytics.peers.errors import ConfigurationError, DataError
+from omnilytics.peers.addresses import checksum_address, parse_address
+from omnilytics.peers.errors import ConfigurationError, DataError, ParameterError
 
 # A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
 DEFAULT_FEATURES = 96
@@ -42,6 +48,8 @@ class OwnerOptions:
     seed: str | None = None
     restore_stake: bool = False
     allow_thin_sums: bool = False
+    stay: bool = False
+    max_tasks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -108,18 +116,47 @@ def batch_entropy(seed: str | None) -> Callable[[int], bytes]:
     return lambda round_number: hashlib.sha256(f"{seed}/{round_number}".encode()).digest()
 
 
-def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False) -> Policy:
+def owner_policy(
+    settings: Settings, max_stake: int | None = None, allow_thin_sums: bool = False, max_tasks: int | None = None
+) -> Policy:
     """The policy in force: [policy] of the folder's file, with the flags over it. Raises ConfigurationError."""
     policy = read_policy(settings.table("policy"))
     if allow_thin_sums:
         policy = replace(policy, allow_thin_sums=True)
+    if max_tasks is not None:
+        policy = replace(policy, most_tasks=max_tasks)
     return policy if max_stake is None else replace(policy, maximum_stake=max_stake)
 
 
-def _node(settings: Settings, password_file: Path, role: str) -> Node:
+def _node(settings: Settings, password_file: Path, role: str, payout: bytes | None = None) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
     _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
-    return Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    node = Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    announce_payout(node, payout or node.me)
+    return node
+
+
+def _payout(settings: Settings, withdraw_to: str | None) -> bytes | None:
+    """Where earnings go: --withdraw-to over payout_address over None, the own account. Raises ConfigurationError."""
+    if withdraw_to is None:
+        return settings.payout
+    try:
+        return parse_address(withdraw_to)
+    except ParameterError as error:
+        raise ConfigurationError(f"--withdraw-to {error.message}", help=error.help) from error
+
+
+def announce_payout(node: Node, payout: bytes) -> None:
+    """Journals where earnings go, and says when that is another address than before: nobody may find out by chance."""
+    before = node.journal.replace("payout", payout)
+    if before is not None and before != payout:
+        node.log(
+            "payout.changed",
+            f"earnings go to {checksum_address(payout)} from now on, no more to {checksum_address(before)}",
+            "warning",
+            peer_to=payout,
+            before=checksum_address(before),
+        )
 
 
 def run_owner(
@@ -129,16 +166,17 @@ def run_owner(
     statistic: StatisticFunction = honest_statistic,
     part_class: type[OwnerPart] = OwnerPart,
 ) -> None:
-    """Runs a data owner until its task is over or a signal comes."""
+    """Runs a data owner until its task is over or a signal comes; one that stays, until a signal comes.
+
+    What was joined in earlier lives is played on in any case. Raises OmniLyticsError for what only people can mend.
+    """
+    if options.task is not None and (options.stay or (options.max_tasks or 1) > 1):
+        raise ConfigurationError(
+            "--task names the only task to join, --stay and --max-tasks look for more",
+            help="leave one of them out; [policy] model_owners says whose tasks are joined",
+        )
     dataset = read_dataset(options.data, options.label)
-    withdraw_to = None
-    if options.withdraw_to is not None:
-        try:
-            withdraw_to = bytes.fromhex(options.withdraw_to.removeprefix("0x"))
-        except ValueError:
-            withdraw_to = b""
-        if len(withdraw_to) != 20:
-            raise ConfigurationError(f"--withdraw-to '{options.withdraw_to}' is not an address")
+    payout = _payout(settings, options.withdraw_to)
     # A testbed's hostile owner has its own statistic, and no privacy to keep.
     privacy = read_privacy(settings.table("privacy")) if statistic is honest_statistic else PrivacyOptions()
     if privacy.noise_multiplier > 0.0:
@@ -148,16 +186,32 @@ def run_owner(
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums, options.max_tasks),
         privacy=privacy,
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
         statistic=statistic,
-        withdraw_to=withdraw_to,
+        withdraw_to=payout,
     )
     with lock_home(settings.home):
-        node = _node(settings, password_file, "owner")
-        asyncio.run(node.run(part_class(node, options.task, choices)))
+        node = _node(settings, password_file, "owner", payout)
+        stays = options.task is None and (options.stay or choices.policy.most_tasks > 1)
+        known = options.task or int.from_bytes(node.journal.get("task") or b"", "big")
+        policy = policy_report(choices.policy, privacy, settings.tables)
+        if stays or set(node.journal.unfinished_tasks()) - {known}:
+            tasks = OwnerTasks(node, choices, stays, options.task, part_class)
+            control = DaemonControl(node, "owner", _offers(node, choices, tasks.finder, tasks.look_again), policy)
+            asyncio.run(node.run_all(tasks.play, control.run))
+        else:
+            part = part_class(node, options.task, choices)
+            control = DaemonControl(node, "owner", _offers(node, choices, part.finder), policy)
+            asyncio.run(node.run(part, control.run))
+
+
+def _offers(
+    node: Node, choices: OwnerChoices, finder: TaskFinder, decided: Callable[[], None] = lambda: None
+) -> TaskList:
+    return TaskList(node.chain, node.journal, finder.judge, choices.policy.ask_first, decided)
 
 
 def run_model(
@@ -197,4 +251,5 @@ def run_model(
     )
     with lock_home(settings.home):
         node = _node(settings, password_file, "model")
-        asyncio.run(node.run(part_class(node, choices, options.task)))
+        control = DaemonControl(node, "model", None, {})
+        asyncio.run(node.run(part_class(node, choices, options.task), control.run))

@@ -1,6 +1,6 @@
 """One queue of transactions for one account: in order, journalled before they are sent, bumped when they stick.
 
-Callers submit a duty by name; a duty that is already on its way, or done in a block that the caller
+Callers submit a duty by its key (see duty_key); a duty that is already on its way, or done in a block that the caller
 has not seen yet, is not sent twice.
 """
 
@@ -30,12 +30,31 @@ RECEIPT_POLL_SECONDS = 0.05
 MAX_RECEIPT_PAUSE_SECONDS = 1.0
 # How often a transaction that is waited for is suspected to lack its predecessor, and one that was mined to be lost.
 GAP_SECONDS = 5.0
+# How often a node is asked whether it still knows what was handed to it: one that was restarted has forgotten its
+# pool, and a reorg can lose what was mined. At first; the pause doubles with each time that it is handed over again.
+LOST_SECONDS = 2.0
 _ANY_NONCE = 2**63 - 1
 RETRY_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 30.0
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
 # a commit or post phase, or for drawing the groups. Gas that is not used costs nothing.
 HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
+
+
+class FeeTooHigh(ChainError):
+    """A gas costs more than the cap allows. The order waits until it does not."""
+
+    code = "chain.fee"
+
+
+def duty_key(task: int, duty: str) -> str:
+    """The key of a task's duty: two tasks never share one, or the one's transaction would pass for the other's."""
+    return f"task {task}: {duty}"
+
+
+def is_duty_of(task: int | None, key: str) -> bool:
+    """Whether a key is that of a duty of this task."""
+    return task is not None and key.startswith(duty_key(task, ""))
 
 
 @dataclass(frozen=True)
@@ -83,6 +102,7 @@ class TransactionQueue:
         self._not_before: dict[str, float] = {}
         self._nonce: int | None = None
         self._resent = asyncio.Event()
+        self._waits_for_fee = False
 
     async def settled(self) -> None:
         """Returns when what an earlier life of the daemon had sent is mined, or can never be."""
@@ -106,10 +126,9 @@ class TransactionQueue:
         self._orders.put_nowait(_Order(key, function, data, value, fields, done))
         return done
 
-    @property
-    def idle(self) -> bool:
-        """Whether nothing is waiting or on its way."""
-        return not self._pending
+    def idle(self, task: int) -> bool:
+        """Whether nothing of this task is waiting or on its way."""
+        return not any(is_duty_of(task, key) for key in self._pending)
 
     @property
     def pending_count(self) -> int:
@@ -184,12 +203,28 @@ class TransactionQueue:
                 return await self._send(order)
             except ContractRefused:
                 raise
+            except FeeTooHigh as error:
+                # Said once: it may take hours.
+                if not self._waits_for_fee:
+                    self._waits_for_fee = True
+                    text = f"{error}; {order.function} waits"
+                    self._log("fee.high", text, "warning", code=error.code, help=error.help, function=order.function)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, MAX_BACKOFF_SECONDS)
             except ChainError as error:
+                if isinstance(error, RpcAnswered) and self._others_wait(order):
+                    # It may be this call alone that the RPC does not like. Its duty comes again; the others go on.
+                    raise
                 # The RPC is in trouble, not the order: wait, look at the nonce again, try again.
                 self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
                 self._nonce = None
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+
+    def _others_wait(self, order: _Order) -> bool:
+        """Whether another task's orders wait for this one to be done."""
+        task = order.fields.get("task")
+        return any(not is_duty_of(task, key) for key in self._pending if key != order.key)
 
     async def _send(self, order: _Order) -> Receipt:
         chain, keys = self._chain, self._keys
@@ -209,10 +244,13 @@ class TransactionQueue:
         tip = min(self._fees.tip, self._fees.price_cap)
         max_fee = min(2 * head.base_fee + tip, self._fees.price_cap)
         if max_fee < head.base_fee:
-            raise ChainError(
+            raise FeeTooHigh(
                 f"the base fee of {head.base_fee} wei is above the configured cap of {self._fees.price_cap} wei",
-                help="waiting for a lower fee; or raise --gas-price-cap",
+                help="waiting for a lower fee; or raise gas_price_cap in config.toml (--gas-price-cap)",
             )
+        if self._waits_for_fee:
+            self._waits_for_fee = False
+            self._log("fee.high.over", f"the base fee of {head.base_fee} wei is within the cap again")
         if balance < order.value + gas * max_fee:
             raise FundsError(
                 f"account {keys.account.address} has {balance} wei; {order.function} needs up to "
@@ -279,7 +317,7 @@ class TransactionQueue:
                 taken = True
             if taken and tx_hash not in hashes:
                 hashes.append(tx_hash)
-            mined = await self._wait_mending(nonce, hashes, patience)
+            mined = await self._wait_mending(order, nonce, hashes, raw, patience)
             if mined is not None:
                 return mined
             if await self._lost(nonce, hashes):
@@ -291,18 +329,37 @@ class TransactionQueue:
                 max_fee, tip = dearer, min(tip * 5 // 4 + 1, dearer)
                 self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
 
-    async def _wait_mending(self, nonce: int, hashes: list[bytes], seconds: float) -> tuple[Receipt, bytes] | None:
-        """As _wait; meanwhile an earlier transaction of ours that the chain has lost is handed over again."""
+    async def _wait_mending(
+        self, order: _Order, nonce: int, hashes: list[bytes], raw: bytes, seconds: float
+    ) -> tuple[Receipt, bytes] | None:
+        """As _wait; meanwhile what the chain has lost is handed over again: an earlier transaction, or this one (raw).
+
+        A dearer one would take until the end of our patience, and nobody has refused the price of this one."""
         until = self._clock() + seconds
+        pause, poll = LOST_SECONDS, RECEIPT_POLL_SECONDS
         while (left := until - self._clock()) > 0:
-            mined = await self._wait(hashes, min(left, GAP_SECONDS))
+            mined = await self._wait(hashes, min(left, pause), poll)
             if mined is not None:
                 return mined
+            poll = MAX_RECEIPT_PAUSE_SECONDS
             try:
                 await self._mend_gap(nonce)
+                free = await self._chain.mined_nonce(self._keys.address) <= nonce
+                if hashes and free and not await self._known(hashes):
+                    await self._chain.send_raw(raw)
+                    pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+                    text = f"sent {order.key} again: the node does not know it any more"
+                    self._log("tx.resent", text, "warning", tx=hashes[-1], nonce=nonce, **order.fields)
             except ChainError as error:
                 self._log("rpc.error", str(error), "warning", code=error.code)
         return None
+
+    async def _known(self, hashes: list[bytes]) -> bool:
+        """Whether the node knows any of these transactions, mined or waiting."""
+        for tx_hash in reversed(hashes):
+            if await self._chain.knows(tx_hash):
+                return True
+        return False
 
     async def _mend_gap(self, nonce: int) -> None:
         """A reorg can throw out a transaction that was mined, and every node forget it: until it is mined again,
@@ -328,10 +385,11 @@ class TransactionQueue:
             return False
         return True
 
-    async def _wait(self, hashes: list[bytes], seconds: float) -> tuple[Receipt, bytes] | None:
+    async def _wait(
+        self, hashes: list[bytes], seconds: float, pause: float = RECEIPT_POLL_SECONDS
+    ) -> tuple[Receipt, bytes] | None:
         """The receipt of the first of these transactions that is mined, and its hash; None after the seconds."""
         until = self._clock() + seconds
-        pause = RECEIPT_POLL_SECONDS
         while self._clock() < until:
             try:
                 for tx_hash in hashes:

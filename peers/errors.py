@@ -10,6 +10,7 @@ OmniLyticsError                  exit 1   anything that has no better name
 ├── FundsError                   exit 6   an account cannot pay for what it has to do
 ├── MessageError                 exit 3   a message of a peer is not acceptable
 ├── BrokerError                  exit 3   the message broker cannot be used
+├── ControlError                 exit 3   a daemon's control socket cannot be had, or does not answer
 ├── ChainError                   exit 4   the chain's interface fails or answers nonsense
 │   └── ChainMismatchError       exit 7   another chain or contract than the one configured
 ├── ContextError                 exit 7   a round is not the one that was agreed on
@@ -132,6 +133,17 @@ class BrokerError(OmniLyticsError):
     code = "broker"
     exit_code = 3
     default_help = "check the broker's address, its credentials and the network"
+
+
+class ControlError(OmniLyticsError):
+    """A daemon's control socket cannot be had, or nobody answers there.
+
+    A daemon goes on without its socket; a command that asks for one ends.
+    """
+
+    code = "control"
+    exit_code = 3
+    default_help = "start the daemon of this folder first: omnilytics owner run, or omnilytics model run"
 
 
 class ChainError(OmniLyticsError):

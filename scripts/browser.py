@@ -18,22 +18,26 @@ def find_browser() -> str | None:
     return os.environ.get("CHROMIUM") or next((found for name in _NAMES if (found := shutil.which(name))), None)
 
 
+def browser_arguments(browser: str, profile: str, dark: bool = False) -> list[str]:
+    """A headless browser's command line, without what it is to do."""
+    return [
+        browser,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+        "--no-first-run",
+        "--disable-background-networking",
+        f"--user-data-dir={profile}",
+        # 0 is dark, 1 light.
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+    ]
+
+
 def _run(browser: str, *arguments: str, dark: bool = False) -> bytes:
     with tempfile.TemporaryDirectory() as profile:
-        argv = [
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--hide-scrollbars",
-            "--no-first-run",
-            "--disable-background-networking",
-            f"--user-data-dir={profile}",
-            # 0 is dark, 1 light.
-            f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-            *arguments,
-        ]
+        argv = [*browser_arguments(browser, profile, dark), *arguments]
         done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=SECONDS, check=True)
         return done.stdout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from omnilytics.daemon.chain import Head, PostedPart
@@ -21,7 +22,9 @@ class Queue:
     sent: list[tuple[str, tuple[Any, ...], int]] = field(default_factory=list)
     known: set[str] = field(default_factory=set)
     remembers: bool = False
-    idle: bool = True
+
+    def idle(self, task: int) -> bool:
+        return True
 
     def wanted(self, key: str, block: int) -> bool:
         return key not in self.known
@@ -38,6 +41,7 @@ class ChainStub:
 
     due: int = 0
     market: bytes = bytes(20)
+    head_hash: bytes = bytes(32)
     # How often each group was paid.
     paid: int = 0
     tasks: dict[int, tuple[bytes, TaskParams, TaskState]] = field(default_factory=dict)
@@ -54,7 +58,7 @@ class ChainStub:
         return [self.paid] * 3
 
     async def head(self) -> Head:
-        return Head(100, 500, bytes(32), 0, bytes(32))
+        return Head(100, 500, self.head_hash, 0, bytes(32))
 
     async def task_count(self) -> int:
         return max(self.tasks, default=0)
@@ -109,16 +113,17 @@ class NodeStub:
     log: LogStub = field(default_factory=LogStub)
     clock: Callable[[], float] = lambda: 0.0
     entropy: Callable[[int], bytes] = field(default_factory=lambda: Entropy("node"))
+    heads: Any = field(default_factory=lambda: SimpleNamespace(observe=lambda head: None, pause=lambda least: least))
     # Background work that is under way: what it computes, and what happens then.
     working: list[tuple[Callable[[], Any], Callable[[Any], Awaitable[None]]]] = field(default_factory=list)
 
     def said(self, event: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.log.events if name == event]
 
-    def members_may_have_changed(self) -> None:
+    def members_may_have_changed(self, task: int) -> None:
         pass
 
-    def in_thread(self, work: Callable[[], Any], proceed: Callable[[Any], Awaitable[None]]) -> None:
+    def in_thread(self, task: int, work: Callable[[], Any], proceed: Callable[[Any], Awaitable[None]]) -> None:
         self.working.append((work, proceed))
 
     async def work_done(self, number: int = 0) -> None:

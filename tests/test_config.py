@@ -97,6 +97,20 @@ def test_a_value_that_cannot_be_is_refused_by_name(tmp_path: Path, line: str) ->
         load_settings(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('notify = "maybe"', "option 'notify' is 'maybe'"),
+        ('log_level = "loud"', "option 'log_level' is 'loud'"),
+        ("log_files = 0", "'log_files' is 0"),
+    ],
+)
+def test_a_word_that_is_none_of_those_possible_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    write(tmp_path, line)
+    with pytest.raises(ConfigurationError, match=says):
+        load_settings(tmp_path, {})
+
+
 def test_tables_of_others_are_handed_over_as_they_stand(tmp_path: Path) -> None:
     write(tmp_path, 'chain = "http://file"\n[policy]\nminimum_reward = 5\n[privacy]\nclip_norm = 1.5\n')
     settings = load_settings(tmp_path, {"chain": "http://flag"})

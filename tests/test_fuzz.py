@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon import node as node_module
+from omnilytics.daemon import part_runner
 from omnilytics.daemon.broker import Broker
 from omnilytics.daemon.log import Logger
 from omnilytics.peers import model_round, owner_round
@@ -133,14 +134,14 @@ def test_a_message_that_is_not_counted_is_noticed(monkeypatch: pytest.MonkeyPatc
 
 def test_a_flood_fills_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages faster than they are read are dropped and counted; so is presence, of whatever strangers."""
-    monkeypatch.setattr(node_module, "MAX_WAITING_EVENTS", 50)
+    monkeypatch.setattr(part_runner, "MAX_WAITING_EVENTS", 50)
     monkeypatch.setattr(node_module, "MAX_PRESENCES", 20)
     episode = Episode(1, 0, Tally())
     node, broker = episode.attacked.node, episode.attacked.node.broker
     where = episode.mutator.topic(bytes(20))
     for _ in range(200):
         broker._arrived(where, bytes(200))
-    assert node._events.qsize() == 50
+    assert episode.attacked.runner.waiting == 50
     assert node.dropped == 150
     episode.attacked.pump()
     for number in range(300):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from omnilytics.daemon.chain import Chain, Head
-from omnilytics.daemon.head_watch import HeadWatch
+from omnilytics.daemon.head_watch import IDLE_SECONDS, HeadWatch
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError
 
@@ -107,6 +107,20 @@ async def test_nothing_is_done_while_the_second_rpc_is_down_or_behind(tmp_path: 
     assert not await world.watch.confirmed(head(6))
     assert world.events() == ["rpc.unconfirmed"]
     assert await world.watch.confirmed(head(5))
+
+
+def test_a_quiet_chain_is_asked_less_often_and_a_block_is_never_seen_late(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.watch.observe(head(1))
+    assert world.watch.pause(0.2) == 0.2
+    for stood in (1.0, 5.0, 12.0, 600.0):
+        world.now = stood
+        assert 0.2 <= world.watch.pause(0.2) <= max(0.2, stood / 10)
+    assert world.watch.pause(0.2) == IDLE_SECONDS
+    # Whoever wants to ask less often still does.
+    assert world.watch.pause(30.0) == 30.0
+    world.watch.observe(head(2, mark=b"b"))
+    assert world.watch.pause(0.2) == 0.2
 
 
 async def test_a_head_continues_what_is_in_its_chain_and_nothing_else(tmp_path: Path) -> None:

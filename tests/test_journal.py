@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +289,70 @@ for number in range(1, 10**6):
         assert journal.claim_round(1, acknowledged + 2, CTX)
 
 
+# ---------------------------------------------------------------------- decisions
+
+
+def test_the_owners_word_on_a_task_outlives_the_process_and_can_change(path: Path) -> None:
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal.decision(7) is None
+        journal.decide(7, True)
+        journal.decide(8, False)
+    with contextlib.closing(Journal(path)) as journal:
+        assert (journal.decision(7), journal.decision(8), journal.decision(9)) == (True, False, None)
+        journal.decide(7, False)
+        assert journal.decision(7) is False
+
+
+def test_what_was_joined_and_is_not_over_is_known_after_a_restart(path: Path) -> None:
+    with contextlib.closing(Journal(path)) as journal:
+        for task in (9, 7, 8):
+            journal.nonce(task, secret(str(task)))
+        journal.finish_task(7)
+        journal.finish_task(7)
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal.unfinished_tasks() == [8, 9]
+        assert journal.joins(7)
+
+
+def test_tasks_have_nonces_of_their_own(journal: Journal) -> None:
+    """One that is revealed in one task would open the draw of the other."""
+    nonces = [journal.nonce(task, secret(f"nonce {task}")) for task in (1, 2, 1, 2)]
+    assert nonces == [secret("nonce 1"), secret("nonce 2")] * 2
+
+
+def test_threads_never_take_each_others_count_of_changed_rows(journal: Journal) -> None:
+    """A statement that another one comes in between of would see that one's count: a round claimed twice, or never."""
+
+    class Interrupted:
+        """A connection in whose statements another thread tries to make one of its own."""
+
+        def __init__(self) -> None:
+            self.real = journal._db
+            self.inside = 0
+            self.most_inside = 0
+
+        def execute(self, *arguments: object) -> object:
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+            if threading.current_thread() is threading.main_thread():
+                other.start()
+                # It comes in at once, or not before we are out.
+                came_in.wait(0.2)
+            else:
+                came_in.set()
+            found = self.real.execute(*arguments)  # type: ignore[arg-type]
+            self.inside -= 1
+            return found
+
+    came_in = threading.Event()
+    other = threading.Thread(target=lambda: journal.see_model(2, 1, CTX))
+    journal._db = interrupted = Interrupted()  # type: ignore[assignment]
+    claimed = journal.claim_round(1, 1, CTX)
+    other.join(10)
+    journal._db = interrupted.real
+    assert claimed and interrupted.most_inside == 1
+
+
 # --------------------------------------------------------------------- migrations
 
 # A journal of version 1 as that version made it: never to be changed.
@@ -341,6 +406,7 @@ def test_an_old_journal_opens_keeps_what_it_has_and_gets_a_ledger(path: Path, tm
         assert stored is not None and stored.vector == vector().vector
         assert not journal.claim_round(1, 1, CTX)
         assert journal.exposures() == []
+        assert journal.decision(1) is None
         journal.plan_exposure(exposure())
         assert journal.enter_exposure(1, 1)
     Journal(tmp_path / "new.sqlite").close()

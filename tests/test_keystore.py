@@ -149,6 +149,12 @@ def test_whatever_is_no_key_file_is_refused_in_words(folder: Path, content: byte
         load_keys(folder, PASSWORD)
 
 
+def test_a_key_file_of_another_version_is_called_that(folder: Path) -> None:
+    (folder / "account.json").write_text(json.dumps(_crypto(version=4)))
+    with pytest.raises(KeyFileError, match="is of version 4; this program reads version 3"):
+        load_keys(folder, PASSWORD)
+
+
 def test_a_folder_in_a_key_files_place_is_refused(folder: Path) -> None:
     (folder / "account.json").unlink()
     (folder / "account.json").mkdir(mode=0o700)

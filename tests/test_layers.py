@@ -14,7 +14,7 @@ MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # What reaches the network, the disk, the clock or the chain, and the one module that may.
 DAEMON_ONLY = {
     "web3": {"daemon/chain.py"},
-    "aiohttp": {"daemon/chain.py"},
+    "aiohttp": {"daemon/chain.py", "daemon/ui/server.py"},
     "eth_abi": {"daemon/chain.py"},
     "aiomqtt": {"daemon/broker.py"},
     "paho": set[str](),
@@ -131,7 +131,7 @@ def test_every_module_says_what_it_is_for_and_fits_on_some_pages(path: Path) -> 
 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     """`omnilytics --help` must not wait for web3 and scikit-learn."""
-    heavy = {"web3", "sklearn", "numpy", "aiomqtt", "dp_accounting"}
+    heavy = {"web3", "sklearn", "numpy", "aiohttp", "aiomqtt", "dp_accounting"}
     seen: set[str] = set()
     waiting = [ROOT / "daemon" / "cli.py"]
     while waiting:

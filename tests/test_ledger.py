@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from omnilytics.daemon.ledger import Exposure, Ledger, Mechanism, kind_of
+from omnilytics.daemon.ledger import Exposure, Ledger, Mechanism, Promise, kind_of
 from omnilytics.daemon.spec import TaskSpec
 
 SPEC = TaskSpec("softmax", 4, ("no", "yes"), 1.0, 16)
@@ -55,3 +55,16 @@ def test_a_rows_exposure_is_its_share_of_the_batches() -> None:
 def test_mechanisms_are_counted_over_all_tasks() -> None:
     assert LEDGER.mechanisms == {Mechanism(0.0, 16, 64): 3, Mechanism(1.0, 16, 64): 1, Mechanism(1.0, 8, 8): 1}
     assert Ledger().mechanisms == {}
+
+
+def test_promises_count_as_posted_but_for_the_tasks_own_rounds() -> None:
+    """Of task 1, of which two rounds are posted, three more; and a task 4 of which nothing is."""
+    kind, how = kind_of(SPEC), Mechanism(0.0, 16, 64)
+    promises = [Promise(1, 3, ALICE, kind, how), Promise(4, 10**12, ALICE, kind, how)]
+    both = replace(LEDGER, promises=tuple(promises))
+    assert both.rounds(ALICE) == 4 + 3 + 10**12 and both.rounds(ALICE, besides=4) == 7
+    assert both.rounds(BOB) == 1
+    assert both.similar_tasks(ALICE, kind) == 3 and both.similar_tasks(ALICE, kind, besides=1) == 2
+    assert both.row_exposure(ALICE, besides=4) == 1.75 + 0.75
+    assert both.mechanisms[how] == 3 + 3 + 10**12
+    assert both.rounds_of(1) == 2

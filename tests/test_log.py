@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnilytics.daemon.log import FIELDS, LEVELS, Logger
+from omnilytics.daemon.log import FIELDS, LEVELS, Logger, Rotation
+from omnilytics.peers.errors import ParameterError
 from tests.round_network import secret
 
 PLANTED = secret("planted")
@@ -187,6 +188,77 @@ def test_after_a_rotation_by_rename_lines_go_to_the_new_file(log: Logger, path: 
     assert [line["event"] for line in lines(rotated)] == ["before", "still the old one"]
     assert [line["event"] for line in lines(path)] == ["after"]
     assert lines(path)[0]["seq"] == 3
+
+
+def test_it_rotates_itself_by_size_and_keeps_so_many(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("x" * 900 + "\n")
+    log = Logger(path, "owner", "0x1")
+    log.rotation = Rotation(bytes=1000, files=3)
+    for number in range(40):
+        log("a", f"{number}")
+    log.close()
+    kept = sorted(path.parent.glob("*"))
+    assert [file.name for file in kept] == ["log.jsonl", "log.jsonl.1", "log.jsonl.2", "log.jsonl.3"]
+    assert all(file.stat().st_size < 1400 for file in kept)
+    texts = "".join(file.read_text() for file in reversed(kept[1:])) + kept[0].read_text()
+    numbers = [json.loads(line)["seq"] for line in texts.splitlines()]
+    assert numbers == list(range(numbers[0], 41))
+
+
+def test_without_a_limit_it_is_not_rotated(log: Logger, path: Path) -> None:
+    for _ in range(100):
+        log("a", "x" * 200)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_rotation_that_fails_costs_no_line(log: Logger, path: Path) -> None:
+    log.rotation = Rotation(bytes=300, files=2)
+    (path.parent / "log.jsonl.new").mkdir()
+    for _ in range(10):
+        log("a", "x")
+    assert [line["seq"] for line in lines(path)] == list(range(1, 11))
+    (path.parent / "log.jsonl.new").rmdir()
+    for _ in range(3):
+        log("a", "x")
+    assert (path.parent / "log.jsonl.1").exists()
+
+
+# -------------------------------------------------------------------------- levels
+
+
+def test_what_is_below_the_level_is_not_written_and_leaves_no_gap(log: Logger, path: Path) -> None:
+    log("a", level="debug")
+    log.set_level("warning")
+    log("b", level="info")
+    log("c", level="error")
+    log.set_level("debug")
+    log("d", level="debug")
+    assert [(line["event"], line["seq"]) for line in lines(path)] == [
+        ("a", 1), ("log.level", 2), ("c", 3), ("log.level", 4), ("d", 5),
+    ]  # fmt: skip
+    with pytest.raises(ParameterError, match="no log level 'loud'"):
+        log.set_level("loud")
+
+
+def test_levels_are_stepped_as_far_as_they_go(log: Logger) -> None:
+    for steps, level in ((-1, "debug"), (1, "info"), (5, "error"), (-1, "warning"), (-9, "debug")):
+        log.step_level(steps)
+        assert log.level == level
+
+
+def test_listeners_hear_everything_and_never_a_secret(log: Logger, path: Path) -> None:
+    heard: list[tuple[str, dict[str, Any]]] = []
+    log.protect(PLANTED)
+    log.subscribe(["a"], lambda event, line: heard.append((event, line)))
+    log.set_level("error")
+    log("a", PLANTED.hex(), "info", task=3, seed=PLANTED)
+    log("b", "not asked for")
+    ((event, told),) = heard
+    assert event == "a"
+    assert told["task"] == 3
+    assert PLANTED.hex() not in json.dumps(told)
+    assert all(line["event"] != "a" for line in lines(path))
 
 
 def test_a_log_is_added_to(path: Path) -> None:

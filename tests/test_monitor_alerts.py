@@ -113,6 +113,17 @@ def test_a_copied_data_folder_is_said(running: Running) -> None:
     assert running.codes(20) == [("safe-mode", "owner-01")]
 
 
+@pytest.mark.parametrize(("event", "code"), [("balance.low", "balance"), ("fee.high", "fee")])
+def test_money_that_runs_out_and_fees_above_the_cap_stand_until_they_are_over(
+    running: Running, event: str, code: str
+) -> None:
+    running.say(1, 19, event, msg="add 5 wei", level="warning")
+    (alert,) = running.alerts(20)
+    assert alert.key == (code, "owner-01") and "add 5 wei" in alert.text
+    running.say(1, 21, f"{event}.over", msg="again")
+    assert running.codes(22) == []
+
+
 # ------------------------------------------------------------------ chain and clocks
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from omnilytics.daemon.log import Logger, Rotation
 from omnilytics.daemon.monitor import sources as module
 from omnilytics.daemon.monitor.records import MAX_LINE_BYTES
 from omnilytics.daemon.monitor.sources import LogSources, find_files
@@ -109,6 +110,52 @@ def test_a_rotation_by_rename_loses_and_repeats_nothing(tmp_path: Path) -> None:
     assert sources.vanished == 0
 
 
+def test_a_daemons_own_rotation_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    log = Logger(tmp_path / "log.jsonl", "owner", "0x" + "11" * 20)
+    log.rotation = Rotation(bytes=2000, files=100)
+    sources, seen = LogSources([tmp_path]), []
+    for number in range(60):
+        log("a", f"line {number}")
+        if number % 7 == 0:
+            seen += [record.seq for _, record in sources.new_records()]
+    seen += [record.seq for _, record in sources.new_records()]
+    log.close()
+    assert len(list(tmp_path.glob("log.jsonl.*"))) > 3
+    assert seen == list(range(1, 61))
+
+
+def test_a_rotation_while_we_look_repeats_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are looked for before files are: between the two a file may have got another name."""
+    path = tmp_path / "log.jsonl"
+    written = lines(1, 1, 2, 3)
+    path.write_text(written[0])
+    sources = LogSources([tmp_path])
+    assert told(sources) == ["1 at 1"]
+    names = find_files([tmp_path])
+    path.rename(tmp_path / "log.jsonl.1")
+    path.write_text(written[1])
+    with monkeypatch.context() as patch:
+        patch.setattr("omnilytics.daemon.monitor.sources.find_files", lambda paths: names)
+        assert told(sources) == ["1 at 2"]
+    with path.open("a") as file:
+        file.write(written[2])
+    assert told(sources) == ["1 at 3"]
+    assert sources.vanished == 0
+
+
+def test_a_rotation_between_looking_and_reading_reads_no_other_file(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    written = lines(1, 1, 2)
+    path.write_text(written[0])
+    sources = LogSources([tmp_path])
+    sources.scan()
+    path.rename(tmp_path / "log.jsonl.1")
+    path.write_text(written[1])
+    (file,) = sources.files
+    assert list(file.records()) == []
+    assert told(sources) == ["1 at 1", "1 at 2"]
+
+
 def test_a_file_cut_short_is_read_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(lines(1, 1, 2, 3)))
@@ -127,6 +174,7 @@ def test_new_files_are_found_and_vanished_ones_forgotten(tmp_path: Path) -> None
     (tmp_path / "a.jsonl").unlink()
     assert told(sources) == ["2 at 2"]
     assert [file.name for file in sources.files] == ["b"]
+    assert told(sources) == []
     assert sources.vanished == 1
 
 

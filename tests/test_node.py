@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,10 +16,13 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon import node as node_module
+from omnilytics.daemon import part_runner
+from omnilytics.daemon.block_watch import BlockWatch
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
+from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers.errors import ChainError, ChainMismatchError, DataError, LockError, OmniLyticsError
 from scripts import broker_process, chain_process
 from tests.local_market import LocalMarket, keys_of, open_market
@@ -29,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from omnilytics.daemon.node import lock_home
+from omnilytics.daemon.home_lock import lock_home
 with lock_home(Path(sys.argv[1])):
 """
 ME = keys_of("0x" + "42" * 32, "me")
@@ -137,6 +141,47 @@ async def test_a_hangup_reopens_the_log(anvil: chain_process.Chain, settings: Se
             os.kill(os.getpid(), signal.SIGHUP)
             await eventually(settings.log_path.exists)
         assert records(settings.home, "daemon.exit")
+
+
+async def test_signals_say_more_and_less(anvil: chain_process.Chain, settings: Settings) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder()
+        async with playing(Node(on(market, settings), ME, "owner"), part):
+            await eventually(lambda: bool(part.events))
+            os.kill(os.getpid(), signal.SIGUSR2)
+            await eventually(lambda: len(records(settings.home, "log.level")) == 1)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await eventually(lambda: len(records(settings.home, "log.level")) == 2)
+        assert [line["level"] for line in records(settings.home, "log.level")] == ["info", "debug"]
+
+
+async def test_a_service_manager_hears_a_whole_life(
+    anvil: chain_process.Chain, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "ear"))
+    monkeypatch.setenv("WATCHDOG_USEC", "50000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(str(tmp_path / "ear"))
+        ear.setblocking(False)
+
+        async def heard(wanted: str) -> list[str]:
+            loop = asyncio.get_running_loop()
+            while True:
+                lines = (await asyncio.wait_for(loop.sock_recv(ear, 4096), PATIENCE)).decode().split("\n")
+                if any(line.startswith(wanted) for line in lines):
+                    return lines
+
+        async with open_market(anvil) as market:
+            await market.create()
+            node, part = Node(on(market, settings), ME, "owner"), Recorder(1)
+            async with playing(node, part):
+                assert (await heard("READY=1"))[1].startswith("STATUS=not ready: waiting for the first block")
+                assert await heard("STATUS=ready")
+                assert await heard("WATCHDOG=1")
+                assert node.upkeep.health().ready
+                assert node.upkeep.balance is not None
+            assert await heard("STOPPING=1")
+        assert records(settings.home, "heartbeat")
 
 
 async def test_what_only_people_can_mend_ends_it_with_its_words(anvil: chain_process.Chain, settings: Settings) -> None:
@@ -293,12 +338,82 @@ async def test_work_runs_beside_the_queue_and_comes_back_through_it(
 
         async with playing(node, part):
             await eventually(lambda: bool(part.events))
-            node.in_thread(lambda: 6 * 7, proceed)
-            node.in_thread(fail, proceed)
+            node.in_thread(None, lambda: 6 * 7, proceed)
+            node.in_thread(None, fail, proceed)
             await eventually(lambda: len(outcomes) == 2)
         numbers = [outcome for outcome in outcomes if isinstance(outcome, int)]
         errors = [outcome for outcome in outcomes if isinstance(outcome, DataError)]
         assert (numbers, len(errors)) == ([42], 1)
+
+
+async def test_each_part_hears_its_own_task_and_everybody_who_is_there(settings: Settings) -> None:
+    node = Node(settings, ME, "owner")
+    parts = [Recorder(1), Recorder(2)]
+    runners = [node.runner(part) for part in parts]
+    node._hear(Arrived(1, 1, bytes(20), b"one"))
+    node._hear(Arrived(2, 1, bytes(20), b"two"))
+    node._hear(Arrived(3, 1, bytes(20), b"nobody's"))
+    node._hear(PresenceChanged(bytes(20), True))
+    for runner in runners:
+        await runner.handle_waiting()
+    assert [[getattr(event, "payload", None) for event in part.events] for part in parts] == [
+        [b"one", None],
+        [b"two", None],
+    ]
+    assert node.unclaimed == 1 and "of no task that is played here" in settings.log_path.read_text()
+
+
+async def test_a_tasks_transaction_makes_its_own_members_be_read_again(settings: Settings) -> None:
+    node = Node(settings, ME, "owner")
+    runners = [node.runner(Recorder(task)) for task in (1, 11)]
+    for runner in runners:
+        runner.view.members_changed = False
+    await node._after_transaction(duty_key(1, "join"), None)
+    assert [runner.view.members_changed for runner in runners] == [True, False]
+    node.members_may_have_changed(11)
+    assert runners[1].view.members_changed
+
+
+async def test_no_more_work_at_once_than_there_are_workers_and_everybody_has_a_turn(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that always has more to do takes the worker in turns with the other."""
+    monkeypatch.setattr(node_module, "MAX_WORKERS", 1)
+    node = Node(settings, ME, "owner")
+    order: list[int] = []
+    runners = {task: node.runner(Recorder(task)) for task in (1, 2)}
+
+    def order_work(task: int, left: int) -> None:
+        async def proceed(_: object) -> None:
+            if left > 1:
+                order_work(task, left - 1)
+
+        node.in_thread(task, lambda: order.append(task), proceed)
+
+    order_work(1, 3)
+    order_work(2, 2)
+    async with asyncio.timeout(PATIENCE):
+        while len(order) < 5:
+            for runner in runners.values():
+                await runner.handle_waiting()
+            await asyncio.sleep(0.001)
+    assert order == [1, 2, 1, 2, 1]
+
+
+async def test_work_of_a_part_that_has_ended_is_nothing_to_the_one_that_follows_it(settings: Settings) -> None:
+    """The same task was taken up again meanwhile, and knows nothing of the round that was trained for."""
+    node = Node(settings, ME, "owner")
+    ended = node.runner(Recorder(1))
+    done: list[object] = []
+
+    async def proceed(outcome: object) -> None:
+        done.append(outcome)
+
+    node.in_thread(1, lambda: 42, proceed)
+    node._runners.remove(ended)
+    following = node.runner(Recorder(1))
+    await asyncio.wait(node._work)
+    assert (ended.waiting, following.waiting, done) == (1, 0, [])
 
 
 async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Chain, settings: Settings) -> None:
@@ -310,7 +425,7 @@ async def test_a_bug_in_background_work_is_no_clean_exit(anvil: chain_process.Ch
 
         async with playing(node, part) as task:
             await eventually(lambda: bool(part.events))
-            node.in_thread(lambda: 1 // 0, proceed)
+            node.in_thread(None, lambda: 1 // 0, proceed)
             with pytest.raises(OmniLyticsError, match="ZeroDivisionError in background work"):
                 await asyncio.wait_for(task, PATIENCE)
         assert records(settings.home, "daemon.bug")
@@ -322,13 +437,13 @@ async def test_a_bug_in_watching_the_chain_ends_it_too(
 ) -> None:
     """And at once, though the part has nothing more to hear."""
 
-    async def broken(_node: Node, _part: Recorder) -> None:
+    async def broken(_blocks: BlockWatch) -> None:
         raise ZeroDivisionError
 
     async def silent(_node: Node) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(Node, "_watch", broken)
+    monkeypatch.setattr(BlockWatch, "run", broken)
     monkeypatch.setattr(Node, "_tick", silent)
     async with open_market(anvil) as market, playing(Node(on(market, settings), ME, "owner"), Recorder()) as task:
         with pytest.raises(ZeroDivisionError):
@@ -357,15 +472,16 @@ async def test_a_flood_of_messages_that_are_dropped_is_a_few_lines_and_exact_cou
 async def test_a_flood_from_the_broker_does_not_grow_without_bound(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_module, "MAX_WAITING_EVENTS", 10)
+    monkeypatch.setattr(part_runner, "MAX_WAITING_EVENTS", 10)
     monkeypatch.setattr(node_module, "MAX_PRESENCES", 5)
     node = Node(settings, ME, "owner")
+    runner = node.runner(Recorder(1))
     for number in range(100):
         node._hear(Arrived(1, 1, number.to_bytes(20, "big"), b"x"))
-    assert node._events.qsize() == 10
+    assert runner.waiting == 10
     assert node.dropped == 90
     for number in range(100):
-        await node._handle(Recorder(), PresenceChanged(number.to_bytes(20, "big"), True))
+        node._hear(PresenceChanged(number.to_bytes(20, "big"), True))
     assert list(node.online) == [number.to_bytes(20, "big") for number in range(95, 100)]
 
 

@@ -151,7 +151,12 @@ ONE_KEY_EACH: dict[str, tuple[Any, Offer, Ledger, str]] = {
 }
 
 
-@pytest.mark.parametrize("key", [key for key in meanings() if key not in ("maximum_unpaid_rounds", "allow_thin_sums")])
+# The others do not say no by a task's terms.
+NOT_OF_TERMS = ("maximum_unpaid_rounds", "allow_thin_sums", "most_tasks", "ask_first")
+REFUSING = [key for key in meanings() if key not in NOT_OF_TERMS]
+
+
+@pytest.mark.parametrize("key", REFUSING)
 def test_each_key_refuses_what_it_names_and_nothing_else(key: str) -> None:
     value, offered, ledger, says = ONE_KEY_EACH[key]
     loose = Policy(**{key: value})
@@ -246,6 +251,7 @@ def test_the_table_gives_every_key_and_no_limit_is_inf() -> None:
     policy = read_policy({"architectures": ["softmax"], "maximum_value_share": 3, "maximum_rows_exposure": math.inf})
     assert policy == Policy(architectures=("softmax",), maximum_value_share=3.0, maximum_rows_exposure=math.inf)
     assert isinstance(policy.maximum_value_share, float)
+    assert read_policy({"allow_thin_sums": True, "ask_first": True}) == Policy(allow_thin_sums=True, ask_first=True)
 
 
 @pytest.mark.parametrize(
@@ -260,8 +266,10 @@ def test_the_table_gives_every_key_and_no_limit_is_inf() -> None:
         ({"maximum_epsilon": math.nan}, "wrong type; it is a number"),
         ({"architectures": "softmax"}, "wrong type; it is a list of texts"),
         ({"architectures": [1]}, "wrong type; it is a list of texts"),
+        ({"ask_first": 1}, "'ask_first' in .policy. has a value of the wrong type; it is true or false"),
         ({"minimum_reward": -1}, "'minimum_reward' in .policy. is negative: -1"),
         ({"maximum_stake": 2**256}, "beyond 256 bits"),
+        ({"most_tasks": 0}, "'most_tasks' in .policy. is 0"),
         ({"minimum_group_size": 2}, "'minimum_group_size' in .policy. is 2; no group may be below 3"),
         ({"model_owners": ["0x12"]}, "'0x12' in model_owners of .policy. is not 0x and 40 hex digits"),
         ({"blocked_model_owners": ["11" * 20]}, "is not 0x and 40 hex digits"),

@@ -15,11 +15,11 @@ from aiohttp import ClientSession, web
 from eth_account import Account
 
 from omnilytics.daemon import transactions
-from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, params_tuple
+from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, RpcAnswered, params_tuple
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
+from omnilytics.daemon.transactions import FeePolicy, TransactionQueue, duty_key
 from omnilytics.peers.errors import FundsError, ParameterError
 from scripts import chain_process
 from tests.local_market import PARAMS, SPEC, LocalMarket, keys_of, open_market
@@ -64,6 +64,12 @@ async def eventually(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def eventually_async(ask: Callable[[], Awaitable[int]], wanted: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await ask() != wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
 @contextlib.asynccontextmanager
 async def running(
     market: LocalMarket, keys: Keys, folder: Path, fees: FeePolicy = FEES, chain: Chain | None = None
@@ -82,6 +88,7 @@ async def running(
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(transactions, "LOST_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -101,6 +108,40 @@ async def count_of(market: LocalMarket, keys: Keys) -> int:
     return await market.chain.mined_nonce(keys.address)
 
 
+# -------------------------------------------------------------------- several tasks
+
+
+async def test_an_order_that_the_rpc_does_not_like_holds_no_other_tasks_orders_back(
+    market: LocalMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers, and with an error: alone, the order would be tried again and again. Its duty comes back anyway."""
+    for _ in range(2):
+        await market.create()
+    owner, disliked = market.owners[0], 1
+    honest = market.chain.estimate
+
+    async def estimate(sender: bytes, data: bytes, value: int) -> int:
+        if data == market.chain.encode("leave", disliked):
+            raise RpcAnswered("RPC answered with an error: gas required exceeds allowance")
+        return await honest(sender, data, value)
+
+    monkeypatch.setattr(market.chain, "estimate", estimate)
+    async with running(market, owner, tmp_path) as daemon, asyncio.timeout(PATIENCE):
+        stuck = daemon.queue.submit(duty_key(1, "leave"), "leave", 1, task=1)
+        join = daemon.queue.submit(
+            duty_key(2, "join"), "join", *market.join_arguments(owner), value=PARAMS.stake, task=2
+        )
+        assert not daemon.queue.idle(1) and not daemon.queue.idle(2) and daemon.queue.idle(3)
+        with pytest.raises(RpcAnswered):
+            await stuck
+        assert (await join).succeeded
+        assert daemon.queue.idle(1)
+        # While nobody else waits it is the RPC's trouble as ever: tried again until it is over.
+        again = daemon.queue.submit(duty_key(1, "join"), "leave", 1, task=1)
+        await daemon.until("rpc.error")
+        assert not again.done()
+
+
 # -------------------------------------------------------------------- all is well
 
 
@@ -111,14 +152,14 @@ async def test_orders_are_carried_out_one_after_the_other_and_told(market: Local
             "join", "join", *market.join_arguments(market.owners[0]), value=PARAMS.stake, task=1, group=2
         )
         leave = daemon.queue.submit("leave", "leave", 1)
-        assert not daemon.queue.idle
+        assert daemon.queue.pending_count
         assert not daemon.queue.wanted("join", 10**9)
         async with asyncio.timeout(PATIENCE):
             first, second = await join, await leave
         assert first.succeeded
         assert first.block < second.block
         assert daemon.journal.unmined_transactions() == []
-        await eventually(lambda: daemon.queue.idle)
+        await eventually(lambda: not daemon.queue.pending_count)
         assert daemon.mined == ["join", "leave"]
         # A snapshot that may not show the result yet is no reason to act again; a later one is.
         assert not daemon.queue.wanted("join", first.block)
@@ -205,13 +246,17 @@ async def test_no_more_than_the_cap_is_paid_and_a_lower_fee_is_waited_for(market
     await market.anvil.mine()
     async with running(market, market.owners[0], tmp_path, FeePolicy(price_cap=10**9, tip=2 * 10**9)) as daemon:
         poke = daemon.queue.submit("poke", "poke", 1)
-        (record,) = await daemon.until("rpc.error")
-        assert "above the configured cap of 1000000000 wei" in record["msg"]
+        (record,) = await daemon.until("fee.high")
+        assert "above the configured cap of 1000000000 wei; poke waits" in record["msg"]
+        assert "gas_price_cap" in record["data"]["help"]
         assert await count_of(market, market.owners[0]) == 0
         await market.anvil.call("anvil_setNextBlockBaseFeePerGas", hex(10**6))
         await market.anvil.mine()
         receipt = await asyncio.wait_for(poke, PATIENCE)
         assert receipt.gas_price <= 10**9
+        # Said once when it begins and once when it ends, however long it takes.
+        assert len(daemon.records("fee.high")) == len(daemon.records("fee.high.over")) == 1
+        assert daemon.records("rpc.error") == []
         sent = await transaction(market, daemon.records("tx.mined")[0]["tx"])
         assert int(sent["maxFeePerGas"], 16) <= 10**9
         assert int(sent["maxPriorityFeePerGas"], 16) <= int(sent["maxFeePerGas"], 16)
@@ -289,6 +334,70 @@ async def test_a_nonce_lost_while_waiting_is_noticed(market: LocalMarket, tmp_pa
         assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
         assert await count_of(market, keys) == 2
         assert any("took nonce 0" in entry["msg"] for entry in daemon.records("rpc.error"))
+
+
+async def test_what_the_node_has_forgotten_is_handed_over_again_at_once(market: LocalMarket, tmp_path: Path) -> None:
+    """A node that was restarted has an empty pool; nobody waits for the moment when a dearer one would be sent."""
+    await market.create()
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        poke = daemon.queue.submit("poke", "poke", 1)
+        (sent,) = await daemon.until("tx.sent")
+        await market.anvil.call("anvil_dropAllTransactions")
+        (record,) = await daemon.until("tx.resent")
+        assert record["tx"] == sent["tx"]
+        assert "does not know it any more" in record["msg"]
+        await market.anvil.call("evm_setAutomine", True)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+        assert await count_of(market, market.owners[0]) == 1
+        assert daemon.records("tx.bumped") == []
+
+
+async def test_what_a_reorg_throws_out_is_handed_over_again_while_it_is_waited_for(
+    market: LocalMarket, tmp_path: Path
+) -> None:
+    """Mined, unseen by us, thrown out and forgotten."""
+    await market.create()
+    blind = True
+    honest = market.chain.receipt
+
+    async def receipt(tx_hash: bytes) -> Receipt | None:
+        return None if blind else await honest(tx_hash)
+
+    market.chain.receipt = receipt  # type: ignore[method-assign]
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        poke = daemon.queue.submit("poke", "poke", 1)
+        await eventually_async(lambda: count_of(market, market.owners[0]), 1)
+        await market.anvil.call("evm_setAutomine", False)
+        await market.anvil.call("anvil_rollback", 1)
+        await market.anvil.call("anvil_dropAllTransactions")
+        await daemon.until("tx.resent")
+        blind = False
+        await market.anvil.call("evm_setAutomine", True)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+
+
+async def test_what_the_node_knows_is_not_handed_over_again(market: LocalMarket, tmp_path: Path) -> None:
+    await market.create()
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, market.owners[0], tmp_path, replace(FEES, bump_seconds=10_000.0)) as daemon:
+        asked = 0
+        honest = market.chain.knows
+
+        async def knows(tx_hash: bytes) -> bool:
+            nonlocal asked
+            asked += 1
+            return await honest(tx_hash)
+
+        market.chain.knows = knows  # type: ignore[method-assign]
+        poke = daemon.queue.submit("poke", "poke", 1)
+        await eventually(lambda: asked >= 3)
+        await market.anvil.mine()
+        assert (await asyncio.wait_for(poke, PATIENCE)).succeeded
+        assert daemon.records("tx.resent") == []
+        assert not await honest(bytes(32))
 
 
 async def test_what_a_reorg_throws_out_is_sent_again_though_nobody_has_an_order(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from omnilytics.daemon.commands.options import network_options, settings_from
+from omnilytics.daemon.signals import leaving_at_once
 
 
 @click.group()
@@ -65,7 +66,8 @@ def run(**options: Any) -> None:
     Example: omnilytics model run --home ./model --chain http://127.0.0.1:8545 \\
                  --market 0x5FbD... --broker mqtt://127.0.0.1:1883 --test own.npz --rounds 20
     """
-    from omnilytics.daemon.run import ModelOptions, run_model
+    with leaving_at_once():
+        from omnilytics.daemon.run import ModelOptions, run_model
 
-    settings, password_file = settings_from(options)
-    run_model(settings, password_file, ModelOptions(**options))
+        settings, password_file = settings_from(options)
+        run_model(settings, password_file, ModelOptions(**options))

@@ -26,8 +26,14 @@ HELP = {
     "escrow": "money in the logs does not add up: compare with the contract before anybody pays anything",
     "clock.skew": "set the machine's clock (NTP); deadlines are the chain's, but logs and patience are not",
     "disk": "free disk space before the journal cannot be written; the daemon stops rather than guess",
+    "balance": "send what is missing to the daemon's account before a round is missed; it goes on by itself",
+    "fee": "the chain is dear now: wait, or raise gas_price_cap in the daemon's config.toml",
     "safe-mode": "an old or copied data folder: stop every other daemon with this key, use the newest folder",
 }
+
+
+# What a daemon says itself, and the alert that it is.
+_SAID = {"safe-mode": "safe-mode", "balance.low": "balance", "fee.high": "fee"}
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,8 @@ def _of_participant(market: Market, person: Participant, now: float, limits: Lim
     for event, (since, text) in sorted(person.standing.items()):
         if event in ("rpc.disagreement", "rpc.unconfirmed"):
             yield Alert("rpc.disagreement", name, f"{name}: {text}", since)
-        elif event == "safe-mode":
-            yield Alert("safe-mode", name, f"{name}: {text}", since)
+        elif event in _SAID:
+            yield Alert(_SAID[event], name, f"{name}: {text}", since)
 
 
 def _here(market: Market, now: float, limits: Limits) -> list[Participant]:

@@ -45,7 +45,9 @@ ROUND_FUNCTIONS = frozenset(
     {"publishPart", "openRound", "commit", "sitOut", "post", "settle", "selectGroups", "poke", "expel"}
 )
 # What a daemon says once when it begins, and once more with ".over" when it ends.
-_STANDING = ("chain.stalled", "clock.skew", "rpc.unconfirmed", "rpc.disagreement", "safe-mode")
+_STANDING = (
+    "chain.stalled", "clock.skew", "rpc.unconfirmed", "rpc.disagreement", "safe-mode", "balance.low", "fee.high",
+)  # fmt: skip
 
 
 def fold(market: Market, record: Record, source: str) -> None:

@@ -7,6 +7,7 @@ records is that of their time stamps; lines of one file keep the file's order, a
 from __future__ import annotations
 
 import heapq
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,10 @@ class LogFile:
     size: int = 0
     bad_lines: int = 0
     truncations: int = 0
+    # Device and inode; None for standard input.
+    key: tuple[int, int] | None = None
+    # Not found by the last scan: gone, or renamed while we looked.
+    missing: bool = False
     # Within a line that is too long: it is skipped to its end.
     skipping: bool = False
     # The time up to which its records have been handed out: a clock that was set back does not reorder its lines.
@@ -62,6 +67,10 @@ class LogFile:
         except OSError:
             return
         with file:
+            status = os.fstat(file.fileno())
+            if self.key is not None and (status.st_dev, status.st_ino) != self.key:
+                # Renamed since we looked: it is read under its new name next time.
+                return
             file.seek(self.position)
             rest = b""
             while self.position < end:
@@ -143,7 +152,8 @@ class LogSources:
     @property
     def files(self) -> list[LogFile]:
         """What is followed, standard input last."""
-        files = sorted(self._files.values(), key=lambda file: (file.name, str(file.path)))
+        here = (file for file in self._files.values() if not file.missing)
+        files = sorted(here, key=lambda file: (file.name, str(file.path)))
         return [*files, self._stdin_file] if self._stdin is not None else files
 
     def scan(self) -> None:
@@ -157,21 +167,27 @@ class LogSources:
             key = status.st_dev, status.st_ino
             file = self._files.get(key)
             if file is None and len(self._files) < MAX_FILES:
-                file = self._files[key] = LogFile(name, path)
+                file = self._files[key] = LogFile(name, path, key=key)
             if file is not None and key not in here:
-                file.path = path
+                file.path, file.missing = path, False
             here.add(key)
         for key in [key for key in self._files if key not in here]:
-            del self._files[key]
-            self.vanished += 1
+            # A rotation may have come between looking for names and looking at files: it is found under its new name
+            # next time, and must not be read from its beginning then.
+            if self._files[key].missing:
+                del self._files[key]
+                self.vanished += 1
+            else:
+                self._files[key].missing = True
         for file in self._files.values():
-            file.look()
+            if not file.missing:
+                file.look()
 
     def new_records(self) -> Iterator[tuple[str, Record]]:
         """Records that were written since the last call, (source's name, record), in order."""
         self.scan()
         waiting: list[tuple[float, str, int, Record, Iterator[Record], LogFile]] = []
-        files = [(file, file.records()) for file in self._files.values() if file.behind]
+        files = [(file, file.records()) for file in self._files.values() if file.behind and not file.missing]
         for number, (file, records) in enumerate(sorted(files, key=lambda item: (item[0].name, str(item[0].path)))):
             record = next(records, None)
             if record is not None:

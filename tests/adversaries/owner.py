@@ -106,6 +106,7 @@ def secrets_of(round_: OwnerRound, effect: MaskVector) -> dict[str, Any]:
 @click.option("--seed")
 @click.option("--restore-stake", is_flag=True)
 @click.option("--allow-thin-sums", is_flag=True)
+@click.option("--max-tasks", type=int)
 @click.option("--poison", type=click.Choice(sorted(POISONS)))
 @click.option("--hostile-groups", type=int, default=-1)
 @click.option("--spare", multiple=True, metavar="ADDRESS")
@@ -116,6 +117,7 @@ def run(
     seed: str | None,
     restore_stake: bool,
     allow_thin_sums: bool,
+    max_tasks: int | None,
     poison: str | None,
     hostile_groups: int,
     spare: tuple[str, ...],
@@ -127,7 +129,9 @@ def run(
     settings, password_file = settings_from(options)
     spared = [bytes.fromhex(address.removeprefix("0x")) for address in spare]
     part = adversarial_part(poison, hostile_groups, die_in_round, leak, spared=spared)
-    chosen = OwnerOptions(data, seed=seed, restore_stake=restore_stake, allow_thin_sums=allow_thin_sums)
+    chosen = OwnerOptions(
+        data, seed=seed, restore_stake=restore_stake, allow_thin_sums=allow_thin_sums, max_tasks=max_tasks
+    )
     run_owner(settings, password_file, chosen, part_class=part)
 
 

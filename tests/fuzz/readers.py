@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from omnilytics.daemon.broker import parse_broker_url
 from omnilytics.daemon.cli import cli, main_with
 from omnilytics.daemon.config import load_settings
+from omnilytics.daemon.control.json_rpc import Method, RpcError, Whole, Word, find, read_request
 from omnilytics.daemon.data_registry import read_registry
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.redaction import secrets_in_config, shown_value
@@ -33,7 +34,7 @@ from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.optimisers import parse_optimiser
 from omnilytics.daemon.training.payload import ModelPayload, decode_payload, encode_payload
 from omnilytics.daemon.training.scaling import FeatureScaling
-from omnilytics.peers.errors import OmniLyticsError
+from omnilytics.peers.errors import OmniLyticsError, ParameterError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.messages import decode_envelope, parse_topic
 from scripts.launcher.follow import LogReader
@@ -440,7 +441,30 @@ def _command_lines() -> list[bytes]:
     return single
 
 
+async def _nothing() -> None:
+    """What a method of the fuzzer does."""
+
+
+def _control_request(data: bytes, _: Path) -> None:
+    try:
+        find(_METHODS, read_request(data))
+    except RpcError as error:
+        # Its words are all that an asker gets.
+        raise ParameterError(error.message) from error
+
+
+_METHODS = {
+    "accept": Method(_nothing, {"task": Whole(1, 2**63 - 1)}, ("task",)),
+    "logs": Method(_nothing, {"cursor": Word(most=64), "limit": Whole(1, 500), "level": Word(("debug", "info"))}),
+}
+_ASKED = b'{"jsonrpc":"2.0","id":1,"method":"logs","params":{"cursor":"a:1","limit":9,"level":"info"}}'
 READERS: dict[str, Reader] = {
+    "control request": Reader(
+        _control_request,
+        [_ASKED, b'{"jsonrpc":"2.0","id":"x","method":"accept","params":{"task":3}}'],
+        [b'"id"', b"null", b"true", b"[", b"{", b"9" * 400, b'"method"', b'"task"', b"NaN"],
+        [b"", b"[" * 8_000, b'{"id":' * 1_000, b"[" + _ASKED + b"]", b"9" * 8_000, _ASKED * 100],
+    ),
     "envelope": Reader(
         lambda data, _: decode_envelope(data),
         [b"\1\0" + bytes(160), b"\1\1" + bytes(114), bytes(512)],

@@ -134,6 +134,9 @@ class MemoryJournal:
     def joins(self, task: int) -> bool:
         return False
 
+    def decision(self, task: int) -> bool | None:
+        return None
+
     def plan_exposure(self, exposure: Exposure) -> None:
         self._exposures.setdefault((exposure.task, exposure.round), exposure)
 
@@ -208,7 +211,9 @@ class Orders:
 class StillNode(Node):
     """A node whose events and threads the fuzzer runs."""
 
-    def in_thread(self, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]) -> None:
+    def in_thread(
+        self, task: int | None, work: Callable[[], _T], proceed: Callable[[_T | OmniLyticsError], Awaitable[None]]
+    ) -> None:
         """Keeps the work until the fuzzer does it."""
         self.waiting_work.append((work, proceed))
 
@@ -275,6 +280,7 @@ class Attacked:
         else:
             self.part = WatchedOwner(self.node, TASK, OwnerChoices(dataset(), lambda number: bytes(32), policy=LENIENT))
         run_now(self.part.prepare())
+        self.runner = self.node.runner(self.part)
 
     @staticmethod
     def _model_choices() -> ModelChoices:
@@ -294,11 +300,11 @@ class Attacked:
 
     def pump(self) -> None:
         """Handles every event that waits."""
-        while self.node._events.qsize():
-            run_now(self.node._handle(self.part, self.node._events.get_nowait()))
+        while self.runner.waiting:
+            run_now(self.runner.handle_waiting())
 
     def _event(self, event: SnapshotSeen | PresenceChanged | TimePassed | Arrived) -> None:
-        self.node._events.put_nowait(event)
+        self.runner.put(event)
         self.pump()
 
     def see(self, phase: RoundPhase, number: int, committed: frozenset[bytes] = frozenset()) -> None:

@@ -492,6 +492,10 @@ class ChainView(Chain):
         except EvmError:
             self._ledger.faults.counters["late transaction refused"] += 1
 
+    async def knows(self, tx_hash: bytes) -> bool:
+        await self._travel()
+        return self._ledger.evm.rpc("eth_getTransactionByHash", "0x" + tx_hash.hex()) is not None
+
     async def receipt(self, tx_hash: bytes) -> Receipt | None:
         await self._travel()
         found = self._ledger.receipts.get(tx_hash)
