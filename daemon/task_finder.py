@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from omnilytics.daemon.ledger import Ledger
 from omnilytics.daemon.node import Node
@@ -175,8 +176,9 @@ class TaskFinder:
         if candidate.verdict is Verdict.ACCEPTED or self._told.get(candidate.task) == candidate.reason:
             return
         self._told[candidate.task] = candidate.reason
-        event = "task.refused" if candidate.verdict is Verdict.REFUSED else "task.waiting"
-        self._node.log(event, candidate.reason, code=candidate.code, task=candidate.task)
+        refused = candidate.verdict is Verdict.REFUSED
+        said: dict[str, Any] = {"code": candidate.code, "task": candidate.task}
+        self._node.log("task.refused" if refused else "task.waiting", candidate.reason, **said)
 
     def _weigh(self, described: _Described) -> AcceptedTask:
         """Checks our data and policy against a task. Raises the errors that `accept` names."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from omnilytics.daemon.cli import main_with
 from scripts.bench_suite.flower import REQUIREMENTS, FlowerStage, environment
+from scripts.bench_suite.gas import baseline_gas, default_cells, gas_table, market_gas
 from scripts.bench_suite.masks import DIMENSIONS, NEIGHBOURS, masks_table, our_stages, run_masks
+from scripts.chain_process import start_anvil
 from scripts.pages import replace_part
 from scripts.toolchain import ROOT
 
@@ -51,6 +56,27 @@ def masks(values: tuple[int, ...], neighbours: tuple[int, ...], turns: int, writ
         rows = list(run_masks(stages, cells, turns, _say))
     pinned = ", ".join(REQUIREMENTS.read_text(encoding="utf-8").split())
     _publish("masks", f"{pinned}; the fastest of at least {turns} turns; one thread.\n\n{masks_table(rows)}", write)
+
+
+@main.command()
+@click.option("--quick", is_flag=True, help="One small task only: to see that it works.")
+@click.option("--write", is_flag=True, help="Put the table into docs/performance.md.")
+def gas(quick: bool, write: bool) -> None:
+    """Gas of a round on a real chain, beside the baseline and beside the least that its calldata can cost.
+
+    \b
+    Example: scripts/bench gas --quick
+    """
+    if quick and write:
+        raise click.UsageError("leave out --quick to write the table")
+
+    async def run() -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            async with start_anvil(Path(folder), block_time=0) as anvil:
+                baseline = await asyncio.to_thread(baseline_gas, anvil)
+                return gas_table(await market_gas(anvil, default_cells(quick), _say), baseline)
+
+    _publish("gas", asyncio.run(run()), write)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from click.testing import CliRunner
 
 from scripts.bench_main import main
 from scripts.bench_suite.flower import Taken
+from scripts.bench_suite.gas import BaselineGas, Cell, baseline_gas, floor_gas, gas_table, market_gas
 from scripts.bench_suite.masks import Compared, compare, masks_table, our_stages
+from scripts.chain_process import start_anvil
 
 
 def test_our_stages_send_as_many_bytes_as_lanes_need() -> None:
@@ -47,3 +52,32 @@ def test_a_group_has_at_least_two_neighbours() -> None:
     result = CliRunner().invoke(main, ["masks", "--neighbours", "1"])
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+# --------------------------------------------------------------------------- gas
+
+
+def test_the_floor_counts_bytes_as_eip_7623_does() -> None:
+    assert floor_gas(b"") == 21_000
+    assert floor_gas(bytes(3) + b"\x01\xff") == 21_000 + 3 * 10 + 2 * 40
+
+
+async def test_a_round_is_played_to_its_end_and_every_call_is_counted(tmp_path: Path) -> None:
+    async with start_anvil(tmp_path, block_time=0) as anvil:
+        (row,) = await market_gas(anvil, [Cell(20, 3, 3, 16)], lambda text: None)
+    assert {name: spent.calls for name, spent in row.spent.items()} == {
+        "openRound": 1, "commit": 9, "post": 9, "settle": 1,
+    }  # fmt: skip
+    assert all(spent.gas >= spent.floor for spent in row.spent.values())
+    total = sum(spent.gas for spent in row.spent.values())
+    assert row.a_value() == total / (20 * 9)
+    told = gas_table([row], BaselineGas(70_000.0, 24_000.0)).splitlines()[-1].split("|")
+    assert told[1].strip() == "20" and told[-2].strip() == f"{94_000 / row.a_value():,.0f}"
+
+
+async def test_the_baseline_stores_three_words_a_value_and_adds_them_up(tmp_path: Path) -> None:
+    async with start_anvil(tmp_path, block_time=0) as anvil:
+        found = await asyncio.to_thread(baseline_gas, anvil, 2, 100)
+    # A new word of storage costs 22,100 (EIP-2929); adding up reads three cold words and changes three.
+    assert 3 * 22_100 < found.store < 4 * 22_100
+    assert 3 * (2_100 + 2_100 + 2_900) < found.add < 3 * 2 * (2_100 + 2_100 + 2_900)

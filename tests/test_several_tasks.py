@@ -200,11 +200,12 @@ def test_no_secret_of_one_task_is_ever_that_of_the_other(run: Run) -> None:
             assert journal.unfinished_tasks() == []
             nonces |= {journal.nonce(facts.task, bytes(32)) for facts in run.facts}
             stored = [journal.vector(facts.task, number) for facts in run.facts for number in (1, 2)]
-            assert len({each.root for each in stored if each is not None}) == len(stored) == 4
+            roots = {each.root for each in stored if each is not None}
+            assert len(roots) == 4
     assert len(nonces) == 18 and bytes(32) not in nonces
     # Nine pairs in each round of each task, and each seed is one pair's in one context.
     assert len(pairs) == 2 * OPTIONS.rounds * 9
-    assert all(len(whose) == 1 for whose in (*pairs.values(), *others.values()))
+    assert {len(whose) for whose in pairs.values()} == {len(whose) for whose in others.values()} == {1}
 
 
 def test_the_monitor_tells_both_tasks_from_the_same_logs(run: Run) -> None:
