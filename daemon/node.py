@@ -322,7 +322,7 @@ class Node:
                     peer_to=event.sender,
                 )
         for listener in listeners:
-            self.dropped += not listener.hear(event)
+            self.dropped += not listener.hear(event, len(self._runners))
 
     def _note_presence(self, event: PresenceChanged) -> None:
         # The broker may name anybody it likes, any number of them: the newest are enough.
@@ -335,7 +335,7 @@ class Node:
         while True:
             await asyncio.sleep(self._surroundings.tick_seconds)
             for runner in self._runners:
-                runner.put(TimePassed())
+                runner.tick()
 
     async def _heartbeat(self) -> None:
         while True:

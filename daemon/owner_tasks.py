@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from omnilytics.daemon.block_watch import MAX_BACKOFF_SECONDS
 from omnilytics.daemon.chain import Head
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.node import Node
@@ -23,6 +24,8 @@ from omnilytics.peers.hashing import blake2b_keyed
 # Pauses before a joined task that has failed is taken up again: somebody may have mended what was wrong.
 RETRY_SECONDS = 30.0
 MAX_RETRY_SECONDS = 900.0
+# The same while the chain cannot be read.
+RPC_RETRY_SECONDS = 0.5
 
 
 class OwnerTasks:
@@ -45,6 +48,8 @@ class OwnerTasks:
         self._part_class = part_class
         self._finder = TaskFinder(node, choices)
         self._playing: dict[int, asyncio.Task[None]] = {}
+        # Tasks of an earlier life whose terms are not read yet: what they may still take cannot be counted.
+        self._unread: set[int] = set()
         # A new block, or the end of a task: a reason to look again.
         self._news = asyncio.Event()
         self._seen = b""
@@ -66,16 +71,20 @@ class OwnerTasks:
     async def play(self) -> None:
         """Until it is cancelled; without new tasks to look for, until the joined ones are over.
 
-        Raises what is no single task's trouble, and why a task that was named cannot be joined.
+        Raises what is no single task's trouble.
         """
         joined = self._node.journal.unfinished_tasks()
-        if self._named is not None and self._named not in joined:
-            self._begin(self._named, await self._finder.accept(self._named))
+        if self._named in joined:
+            self._named = None
+        self._unread.update(joined)
         for task in joined:
             self._begin(task, None)
         self._node.blocks.add(self)
         try:
-            while self._joins_more or self._playing:
+            while self._joins_more or self._playing or self._named is not None:
+                if self._named is not None and not self._unread:
+                    self._begin(self._named, None)
+                    self._named = None
                 await self._news.wait()
                 self._news.clear()
                 for task, playing in list(self._playing.items()):
@@ -83,7 +92,7 @@ class OwnerTasks:
                         del self._playing[task]
                         # What a part does not expect is a bug, and ends the daemon.
                         playing.result()
-                if self._joins_more:
+                if self._joins_more and not self._unread:
                     await self._join_more()
         finally:
             await end_tasks(self._playing.values())
@@ -111,33 +120,40 @@ class OwnerTasks:
 
     async def _play(self, task: int, found: AcceptedTask | None) -> None:
         """Plays one task to its end, taking it up again after what only people can mend: a stake hangs on it."""
-        node, pause = self._node, RETRY_SECONDS
+        node, pause, rpc_pause = self._node, RETRY_SECONDS, RPC_RETRY_SECONDS
         try:
-            while not await self._play_once(task, found):
+            while True:
+                try:
+                    await self._play_once(task, found)
+                    break
+                except ChainError as error:
+                    node.log("rpc.error", str(error), "warning", code=error.code, task=task)
+                    await asyncio.sleep(rpc_pause)
+                    rpc_pause = min(2 * rpc_pause, MAX_BACKOFF_SECONDS)
+                except OmniLyticsError as error:
+                    node.log("task.failed", str(error), "error", code=error.code, task=task, help=error.help)
+                    if not node.journal.joins(task):
+                        break
+                    self._unread.discard(task)
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, MAX_RETRY_SECONDS)
                 found = None
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, MAX_RETRY_SECONDS)
             if node.journal.joins(task):
                 node.journal.finish_task(task)
         finally:
+            self._unread.discard(task)
             self._choices.active.pop(task, None)
 
-    async def _play_once(self, task: int, found: AcceptedTask | None) -> bool:
-        """Whether there is nothing left to do for this task."""
-        node, choices = self._node, self._choices
-        try:
-            accepted = found if found is not None else await self._finder.accept(task)
-            own = replace(choices, batch_entropy=batch_entropy_of(task, choices.batch_entropy))
-            part = self._part_class(node, task, own)
-            part.take(accepted)
-            await node.play(part, prepared=True)
-        except ChainError as error:
-            node.log("rpc.error", str(error), "warning", code=error.code, task=task)
-            return False
-        except OmniLyticsError as error:
-            node.log("task.failed", str(error), "error", code=error.code, task=task, help=error.help)
-            return not node.journal.joins(task)
-        return True
+    async def _play_once(self, task: int, found: AcceptedTask | None) -> None:
+        """Until there is nothing left to do for this task. Raises OmniLyticsError."""
+        choices = self._choices
+        accepted = found if found is not None else await self._finder.accept(task)
+        own = replace(choices, batch_entropy=batch_entropy_of(task, choices.batch_entropy))
+        part = self._part_class(self._node, task, own)
+        part.take(accepted)
+        self._unread.discard(task)
+        self.look_again()
+        await self._node.play(part, prepared=True)
 
     # ------------------------------------------------------- the block watch's viewer
 

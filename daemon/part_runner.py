@@ -13,11 +13,11 @@ from collections.abc import Callable
 from omnilytics.daemon.block_watch import TaskView
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Chain, Head
-from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen
+from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen, TimePassed
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError
 
-# A message has at most 512 bytes: the queue never holds more than some megabytes of them.
+# A message has at most 512 bytes: the queues of all parts never hold more than some megabytes of them.
 MAX_WAITING_EVENTS = 10_000
 
 
@@ -38,6 +38,7 @@ class PartRunner:
         self.view = TaskView(chain, depth)
         self._log = log
         self._events: asyncio.Queue[Event] = asyncio.Queue()
+        self._tick_waits = False
 
     @property
     def waiting(self) -> int:
@@ -48,9 +49,18 @@ class PartRunner:
         """Queues an event of our own making."""
         self._events.put_nowait(event)
 
-    def hear(self, event: Arrived | PresenceChanged) -> bool:
-        """Queues what the broker says; False in a flood, where it is dropped: what matters is sent again."""
-        if self.waiting >= MAX_WAITING_EVENTS:
+    def tick(self) -> None:
+        """Says that time has passed, unless that waits to be heard already: a part can take long to prepare."""
+        if not self._tick_waits:
+            self._tick_waits = True
+            self.put(TimePassed())
+
+    def hear(self, event: Arrived | PresenceChanged, runners: int = 1) -> bool:
+        """Queues what the broker says; False in a flood, where it is dropped: what matters is sent again.
+
+        runners: how many share the memory for what waits.
+        """
+        if self.waiting >= MAX_WAITING_EVENTS // runners:
             return False
         self.put(event)
         return True
@@ -67,6 +77,8 @@ class PartRunner:
 
     async def handle(self, event: Event) -> None:
         """One event."""
+        if isinstance(event, TimePassed):
+            self._tick_waits = False
         try:
             with self._step():
                 await self.part.handle(event)

@@ -363,6 +363,26 @@ async def test_each_part_hears_its_own_task_and_everybody_who_is_there(settings:
     assert node.unclaimed == 1 and "of no task that is played here" in settings.log_path.read_text()
 
 
+async def test_a_part_that_takes_long_to_prepare_fills_no_memory(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time passes while it waits for a task, for months; and several parts share what may wait of messages."""
+    monkeypatch.setattr(part_runner, "MAX_WAITING_EVENTS", 10)
+    node = Node(settings, ME, "owner")
+    part, other = Recorder(1), Recorder(2)
+    runner = node.runner(part)
+    node.runner(other)
+    for _ in range(1000):
+        runner.tick()
+    assert runner.waiting == 1
+    await runner.handle_waiting()
+    runner.tick()
+    assert (runner.waiting, part.events) == (1, [TimePassed()])
+    for _ in range(100):
+        node._hear(Arrived(1, 1, bytes(20), b"x"))
+    assert runner.waiting == 5 and node.dropped == 96
+
+
 async def test_a_tasks_transaction_makes_its_own_members_be_read_again(settings: Settings) -> None:
     node = Node(settings, ME, "owner")
     runners = [node.runner(Recorder(task)) for task in (1, 11)]

@@ -157,12 +157,15 @@ async def test_one_that_joins_nothing_more_ends_with_its_last_task(node: StillNo
         assert node.blocks.viewers == []
 
 
-async def test_a_named_task_that_does_not_fit_is_said(node: StillNode) -> None:
-    offer(node, 1)
-    node.journal.decide(1, False)
-    async with playing(node, choices_of(), joins_more=False, named=1) as (_, life):
-        with pytest.raises(PolicyError, match="you have refused task 1"):
-            await life
+async def test_a_named_task_that_does_not_fit_is_said_and_the_joined_ones_go_on(node: StillNode) -> None:
+    for task in (1, 2):
+        offer(node, task)
+    node.journal.nonce(1, secret("1"))
+    node.journal.decide(2, False)
+    async with playing(node, choices_of(), joins_more=False, named=2) as (tasks, _):
+        (said,) = node.said("task.failed")
+        assert (said["task"], said["msg"], said["code"]) == (2, "you have refused task 2", PolicyError.code)
+        assert tasks.played == (1,) and node.journal.unfinished_tasks() == [1]
 
 
 async def test_the_owners_word_is_heard_without_a_block(node: StillNode) -> None:
@@ -179,11 +182,42 @@ async def test_the_owners_word_is_heard_without_a_block(node: StillNode) -> None
 # ---------------------------------------------------------------------------- trouble
 
 
+async def test_nothing_is_joined_before_the_terms_of_what_was_joined_are_known(
+    node: StillNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What they may still take counts: here two tasks of a kind are one too many."""
+    monkeypatch.setattr(owner_tasks, "RPC_RETRY_SECONDS", 0.01)
+    for task in (1, 2):
+        offer(node, task)
+    node.journal.nonce(1, secret("1"))
+    honest, away = node.chain.created_task, True
+
+    async def created_task(task: int, until: int) -> tuple[bytes, bytes]:
+        if task == 1 and away:
+            raise ChainError("cannot reach RPC")
+        return await honest(task, until)
+
+    monkeypatch.setattr(node.chain, "created_task", created_task)
+    choices = choices_of(2)
+    choices.policy = replace(choices.policy, maximum_similar_tasks=1)
+    async with playing(node, choices) as (tasks, _):
+        await node.blocks.next()
+        assert tasks.finder.candidates == () and tasks.played == (1,)
+        away = False
+        async with asyncio.timeout(20):
+            while not tasks.finder.candidates:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert tasks.played == (1,)
+        (refused,) = node.said("task.refused")
+        assert refused["task"] == 2 and "is like 1 earlier ones" in refused["msg"]
+
+
 @pytest.mark.parametrize("trouble", [DataError("the rows have changed"), ChainError("no such task")], ids=repr)
 async def test_a_task_that_fails_is_taken_up_again_and_the_others_go_on(
     node: StillNode, trouble: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner_tasks, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(owner_tasks, "RPC_RETRY_SECONDS", 0.01)
     for task in (1, 2):
         offer(node, task)
     async with playing(node, choices_of(2)) as (tasks, life):
