@@ -22,6 +22,7 @@ from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.policy import Offer, allow_round, consent
 from omnilytics.daemon.posting import PostedVectors, post_parts
 from omnilytics.daemon.spec import TaskSpec, decode_spec
+from omnilytics.daemon.training.trainers import BUILT_IN, trainer_name
 from omnilytics.peers import owner_round
 from omnilytics.peers.duties import (
     ExpelMate,
@@ -124,6 +125,12 @@ class OwnerPart(OwnerRoundPlayer):
             raise ParameterError(
                 f"[privacy] is set, and there is no local noise for the protection {spec.protection}",
                 help="join envelope tasks, or take [privacy] out of config.toml",
+            )
+        if choices.privacy.active and trainer_name(spec.architecture) not in BUILT_IN:
+            raise ParameterError(
+                f"[privacy] is set, and rows' gradients are clipped only where the trainer is built in, not in "
+                f"{spec.architecture}",
+                help="join tasks of softmax or mlp, or take [privacy] out of config.toml",
             )
         if spec.side.value_count != params.value_count:
             raise ModelMismatchError(

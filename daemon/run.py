@@ -18,12 +18,14 @@ from omnilytics.daemon.node import Node, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy, read_policy
+from omnilytics.daemon.protection.catalogue import check_trainer
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
 from omnilytics.daemon.training.data import read_dataset
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
+from omnilytics.daemon.training.trainers import allow, trainer_name
 from omnilytics.peers.errors import ConfigurationError, DataError
 
 # A width that a few hundred rows a group can hide behind: see protection.secret_head.least_group_rows.
@@ -77,6 +79,7 @@ class ModelOptions:
         """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
         architecture = self.architecture
         if self.protection == "secret-head":
+            check_trainer(self.protection, architecture)
             hidden = Architecture.parse(architecture).hidden
             if self.features is not None and hidden:
                 raise ConfigurationError(
@@ -145,10 +148,13 @@ def run_owner(
         load_library()
     if privacy.active:
         statistic = private_gradient(privacy)
+    policy = owner_policy(settings, options.max_stake, options.allow_thin_sums)
+    # Before any task is read: which trainers' code may run is the owner's word, not the task's.
+    allow(policy.trainers)
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums),
+        policy=policy,
         privacy=privacy,
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
@@ -170,6 +176,8 @@ def run_model(
     own = read_dataset(options.test, options.label)
     if len(own.classes) < 2:
         raise DataError("the model owner's rows are of one class only; nothing to learn to tell apart")
+    # Whoever types the trainer's name has allowed it.
+    allow((trainer_name(options.architecture),))
     design = design_task(options.wishes(), own)
     terms = Terms(
         rounds=options.rounds,

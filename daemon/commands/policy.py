@@ -115,8 +115,10 @@ async def _objections(
     from omnilytics.daemon.spec import decode_spec
     from omnilytics.daemon.training.data import read_dataset
     from omnilytics.daemon.training.private import read_privacy
+    from omnilytics.daemon.training.trainers import allow
 
     chosen, privacy = owner_policy(settings, max_stake), read_privacy(settings.table("privacy"))
+    allow(chosen.trainers)
     rows = None if data is None else read_dataset(data, label).row_count
     chain = Chain(settings.chain_url, settings.market_address)
     try:
