@@ -149,6 +149,12 @@ class Journal:
         assert row is not None
         return bytes(row[0])
 
+    def replace(self, name: str, value: bytes) -> bytes | None:
+        """Remembers a value that may change; what was remembered before, if anything."""
+        before = self.get(name)
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
+        return before
+
     def get(self, name: str) -> bytes | None:
         """What `bind` remembers under a name, if anything."""
         row = self._row("SELECT value FROM meta WHERE name = ?", name)

@@ -21,11 +21,12 @@ from omnilytics.daemon.protection.sides import Learned, ModelSide
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.waiting import awaited, place_name
 from omnilytics.peers import model_round
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import base_context, blake2b_keyed, keccak, model_commitment
 from omnilytics.peers.keys import BoxIdentity
-from omnilytics.peers.market import MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
+from omnilytics.peers.market import RoundPhase, TaskSnapshot, TaskStatus
 from omnilytics.peers.model_round import ModelRound, Recipient
 from omnilytics.peers.owner_round import CommitPhaseClosed, EnvelopeReceived, Note, SendEnvelope
 from omnilytics.peers.round_keys import Peer, RoundKeys
@@ -46,6 +47,8 @@ class ModelChoices:
     side: ModelSide = field(repr=False)
     # Rows to measure accuracy with, features scaled; never used to learn or to select.
     test: Dataset = field(repr=False)
+    # What the weights are to be read with when all is over: trained_model.design_record. Journalled with the task.
+    record: bytes = field(default=b"", repr=False)
 
 
 class ModelRoundPlayer:
@@ -109,34 +112,8 @@ class ModelRoundPlayer:
         snapshot = self._snapshot
         if snapshot is None or snapshot.state.over:
             return
-        state, members = snapshot.state, snapshot.members
-        playing = [member for member in members if member.status is MemberStatus.SEATED]
-        wanted = len(playing)
-        late: list[bytes] = []
-        what = ""
-        if state.status is TaskStatus.JOINING:
-            wanted = snapshot.params.max_groups * snapshot.params.group_size
-            what = f"{len(members)} of {wanted} owners joined"
-        elif state.status is TaskStatus.REVEALING:
-            late = [member.account for member in members if member.status is MemberStatus.JOINED]
-            what = f"{len(members) - len(late)} of {len(members)} owners revealed"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.COMMIT:
-            late = [
-                member.account
-                for member in playing
-                if not member.committed_in(state.round) and not state.sat_out >> snapshot.group_of(member) & 1
-            ]
-            what = f"{sum(m.committed_in(state.round) for m in playing)} of {wanted} owners committed"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.POST:
-            expected = [m for m in playing if state.committed >> snapshot.group_of(m) & 1]
-            late = [m.account for m in expected if not m.posted_in(state.round)]
-            what = f"{len(expected) - len(late)} of {len(expected)} owners posted"
-        elif state.status is TaskStatus.RUNNING and state.phase is RoundPhase.SETTLE:
-            if snapshot.params.model_selection:
-                late, what = [self._node.me], "the model owner selects groups"
-            else:
-                late = [snapshot.settler().account]
-                what = f"chunk {state.next_chunk} of {snapshot.params.chunk_count} to settle"
+        state = snapshot.state
+        what, late = awaited(snapshot, self._node.me)
         now = self._node.clock()
         if not what or (self._last_waiting[0] == what and now - self._last_waiting[1] < _WAITING_SECONDS):
             return
@@ -147,7 +124,7 @@ class ModelRoundPlayer:
             f"waiting: {what}, {left} s left",
             task=self._task,
             round=state.round,
-            phase=(state.phase if state.status is TaskStatus.RUNNING else state.status).name.lower(),
+            phase=place_name(snapshot),
             waiting_for=[show(address) for address in late],
             deadline=state.phase_end,
         )

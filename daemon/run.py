@@ -22,7 +22,8 @@ from omnilytics.daemon.protection.catalogue import check_trainer
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
-from omnilytics.daemon.training.data import read_dataset
+from omnilytics.daemon.trained_model import design_record
+from omnilytics.daemon.training.data import Dataset, read_dataset
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
 from omnilytics.daemon.training.trainers import allow, trainer_name
@@ -173,7 +174,22 @@ def run_model(
     part_class: type[ModelPart] = ModelPart,
 ) -> None:
     """Runs a model owner until its task is over or a signal comes."""
-    own = read_dataset(options.test, options.label)
+    choices = model_choices(options, read_dataset(options.test, options.label))
+    with lock_home(settings.home):
+        node = _node(settings, password_file, "model")
+        asyncio.run(node.run(part_class(node, choices, options.task)))
+
+
+def model_node(settings: Settings, password_file: Path) -> Node:
+    """The node of a model owner's process; the folder is locked already."""
+    return _node(settings, password_file, "model")
+
+
+def model_choices(options: ModelOptions, own: Dataset) -> ModelChoices:
+    """A model owner's decisions, from its options and its own rows alone.
+
+    Raises ConfigurationError, ParameterError and DataError for what cannot be.
+    """
     if len(own.classes) < 2:
         raise DataError("the model owner's rows are of one class only; nothing to learn to tell apart")
     # Whoever types the trainer's name has allowed it.
@@ -200,9 +216,10 @@ def run_model(
         depth=options.depth,
         block=options.block_seconds,
     )
-    choices = ModelChoices(
-        lambda chain: make_offer(chain, design.spec, terms, timing), design.spec, design.side, design.test
+    return ModelChoices(
+        lambda chain: make_offer(chain, design.spec, terms, timing),
+        design.spec,
+        design.side,
+        design.test,
+        design_record(design.spec, design.side),
     )
-    with lock_home(settings.home):
-        node = _node(settings, password_file, "model")
-        asyncio.run(node.run(part_class(node, choices, options.task)))
