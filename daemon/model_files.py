@@ -165,7 +165,7 @@ def _read_npz(path: Path) -> tuple[Mapping[str, str], dict[str, Array]]:
         with zipfile.ZipFile(path) as archive:
             # Written without compression, so what would unpack to more is none of ours.
             if sum(info.file_size for info in archive.infolist()) > path.stat().st_size:
-                raise DataError(f"{path}: a model's arrays are not compressed")
+                raise DataError(f"{path}: not a model: its arrays are compressed")
         with np.load(path, allow_pickle=False) as arrays:
             tensors = {name: arrays[name] for name in arrays.files}
         metadata = json.loads(str(tensors.pop("metadata")))

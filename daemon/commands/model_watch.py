@@ -39,7 +39,7 @@ def watch(task: int | None, once: bool, as_json: bool, **options: Any) -> None:
 
 async def _watch(settings: Settings, task: int, once: bool, as_json: bool) -> None:
     from omnilytics.daemon.chain import Chain
-    from omnilytics.daemon.task_watch import HEADER, TaskView, TaskWatch
+    from omnilytics.daemon.task_watch import HEADER, TaskView, TaskWatch, without_countdown
     from omnilytics.peers.errors import ChainError
 
     chain = Chain(settings.chain_url, settings.market_address)
@@ -48,8 +48,6 @@ async def _watch(settings: Settings, task: int, once: bool, as_json: bool) -> No
     try:
         await chain.connect(settings.chain_id)
         watching = TaskWatch(chain, task, settings.log_path)
-        if not as_json:
-            click.echo(HEADER)
         while True:
             try:
                 view = await watching.look()
@@ -59,33 +57,24 @@ async def _watch(settings: Settings, task: int, once: bool, as_json: bool) -> No
                 click.echo(f"{error.message}; trying again", err=True)
                 view = shown
             if as_json:
-                if shown is None or _without_time(view) != _without_time(shown):
+                if shown is None or without_countdown(view) != without_countdown(shown):
                     emit("model watch", view.as_json(), True, "")
             else:
+                if shown is None:
+                    click.echo(HEADER)
                 known = {row.round: row for row in shown.rows} if shown is not None else {}
                 for row in view.rows:
                     # A line that got its accuracy after it was shown is shown again.
                     if known.get(row.round) != row:
                         click.echo(row.line(view.rounds))
-                words = view.waiting_line()
                 # The countdown alone is no news.
-                if _without_numbers(words) != told or view.over or once:
-                    click.echo(words, err=True)
-                told = _without_numbers(words)
+                news = without_countdown(view).waiting_line()
+                if news != told:
+                    click.echo(view.waiting_line(), err=True)
+                told = news
             shown = view
             if once or view.over:
                 return
             await asyncio.sleep(max(settings.poll_seconds, 0.2))
     finally:
         await chain.close()
-
-
-def _without_time(view: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(view, seconds_left=0)
-
-
-def _without_numbers(words: str) -> str:
-    left, _, right = words.rpartition(", ")
-    return left + right.partition(" s left")[2]
