@@ -30,6 +30,7 @@ def test_every_link_and_every_script_named_is_there(document: Path) -> None:
 
 
 def test_every_option_of_the_readme_is_one() -> None:
+    from omnilytics.daemon.commands.model import fetch, post, predict, watch
     from omnilytics.daemon.commands.model import run as model
     from omnilytics.daemon.commands.monitor import monitor
     from omnilytics.daemon.commands.owner import run as owner
@@ -37,7 +38,10 @@ def test_every_option_of_the_readme_is_one() -> None:
     from scripts.testbed_main import main as testbed
 
     known = {
-        name for command in (testbed, coordinator, model, monitor, owner) for p in command.params for name in p.opts
+        name
+        for command in (testbed, coordinator, model, post, watch, fetch, predict, monitor, owner)
+        for p in command.params
+        for name in p.opts
     }
     known |= {"--help", "--home"}
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -141,7 +141,7 @@ def test_a_watcher_sees_what_the_model_owner_measured_and_who_was_paid(each_run:
     assert view.over and view.status == "ended" and len(view.rows) == len(rounds) == 2
     for row, said in zip(view.rows, rounds, strict=True):
         assert (row.outcome, row.accuracy) == (said["outcome"], said["accuracy"])
-        assert list(row.selected) == said["selected"] and row.complete == (0, 1, 2)
+        assert list(row.selected) == said["selected_groups"] and row.complete == (0, 1, 2)
         assert row.paid == 9 * _params(each_run).rate
     assert sum(row.paid for row in view.rows) == view.paid
 

@@ -17,8 +17,10 @@ def owner() -> None:
 
 @owner.command()
 @network_options
-@click.option("--data", type=click.Path(path_type=Path, dir_okay=False), required=True, help=".npz (X, y) or .csv.")
-@click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
+@click.option(
+    "--data", type=click.Path(path_type=Path, dir_okay=False), required=True, help=".npz (X, y), .csv or .parquet."
+)
+@click.option("--label", metavar="COLUMN", help="The label's column, for .csv and .parquet.")
 @click.option(
     "--task",
     type=click.IntRange(1, 2**63 - 1),
