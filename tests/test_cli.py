@@ -157,7 +157,7 @@ def test_the_version_is_told() -> None:
     [
         (["nonsense"], "No such command 'nonsense'"),
         (["owner", "run"], "Missing option '--data'"),
-        (["model", "run"], "Missing option '--test'"),
+        (["model", "post"], "Missing option '--test'"),
         (["owner", "run", "--data"], "requires an argument"),
         (["tasks", "--chain-id", "one"], "not a valid integer"),
         (["tasks", "--poll-second", "1"], "Did you mean.*--poll-seconds"),

@@ -30,8 +30,10 @@ def test_every_link_and_every_script_named_is_there(document: Path) -> None:
 
 
 def test_every_option_of_the_readme_is_one() -> None:
-    from omnilytics.daemon.commands.model import fetch, post, predict, watch
     from omnilytics.daemon.commands.model import run as model
+    from omnilytics.daemon.commands.model_fetch import fetch, predict
+    from omnilytics.daemon.commands.model_post import post
+    from omnilytics.daemon.commands.model_watch import watch
     from omnilytics.daemon.commands.monitor import monitor
     from omnilytics.daemon.commands.owner import run as owner
     from scripts.coordinator_main import main as coordinator

@@ -174,3 +174,20 @@ def test_rows_to_predict_need_no_labels(path: Path, tmp_path: Path) -> None:
     np.savez(arrays, X=np.array([[1.0, np.inf]]))
     with pytest.raises(DataError, match="row 1 column 2 is not finite"):
         read_rows(arrays)
+
+
+def test_damaged_files_are_refused_or_read_but_never_raise_anything_else(path: Path) -> None:
+    """Among them files that announce fewer rows than none."""
+    whole = written(path, {name: values * 5 for name, values in COLUMNS.items()}, compression="none").read_bytes()
+    rng = np.random.default_rng(3)
+    refusals = 0
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(damaged), rng.integers(1, 6)):
+            damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bytes(damaged))
+        try:
+            read_parquet(path, "kind")
+        except DataError:
+            refusals += 1
+    assert refusals > 50

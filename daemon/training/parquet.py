@@ -83,13 +83,16 @@ class ParquetTable:
                 f"{MAX_TABLE_BYTES}",
                 help="bring fewer rows, or fewer columns",
             )
-        values = np.empty((rows, len(features)))
         labels: list[object] | None = None
         try:
+            # A damaged file may announce rows below 0, or others than it holds: numpy refuses both.
+            values = np.empty((rows, len(features)))
             for place, index in enumerate(features):
                 values[:, place] = self._numbers(index, place + 1)
             if label_at is not None:
                 labels = self._labels(label_at)
+                if len(labels) != rows:
+                    raise ValueError("labels")
         except (arrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
             raise self._unreadable(error) from None
         return Columns(tuple(self.names[index] for index in features), values, labels)
