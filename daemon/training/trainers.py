@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import Any, Protocol
 
@@ -121,6 +120,8 @@ def trainer_name(architecture: str) -> str:
 
 def installed() -> dict[str, str]:
     """Trainers that could be loaded here beside the built-in ones: name and where it comes from."""
+    from importlib.metadata import entry_points
+
     found = {name: "omnilytics" for name, (_, library) in EXTRAS.items() if find_spec(library) is not None}
     for point in entry_points(group=GROUP):
         if point.name not in BUILT_IN and point.name not in EXTRAS:
@@ -188,6 +189,9 @@ def _load(architecture: str, name: str) -> Factory:
         module, _, attribute = place.partition(":")
         loaded: Any = getattr(__import__(module, fromlist=[attribute]), attribute)
         return loaded  # type: ignore[no-any-return]
+    # Imported late, as nobody who trains what is built in needs it.
+    from importlib.metadata import entry_points
+
     points = list(entry_points(group=GROUP, name=name))
     if not points:
         raise _missing(architecture, name)
