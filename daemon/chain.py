@@ -82,12 +82,13 @@ def _tell(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Head:
-    """The newest block: number, time in chain seconds, hash, base fee in wei a gas."""
+    """The newest block: number, time in chain seconds, its hash and its parent's, base fee in wei a gas."""
 
     number: int
     time: int
     hash: bytes
     base_fee: int
+    parent: bytes
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,13 @@ class Chain:
     async def head(self) -> Head:
         """The newest block."""
         block = await self._ask(self._web3.eth.get_block("latest"))
-        return Head(block["number"], block["timestamp"], bytes(block["hash"]), block.get("baseFeePerGas", 0))
+        return Head(
+            block["number"],
+            block["timestamp"],
+            bytes(block["hash"]),
+            block.get("baseFeePerGas", 0),
+            bytes(block["parentHash"]),
+        )
 
     async def block_hash(self, number: int) -> bytes:
         """The hash of a block by number."""

@@ -82,6 +82,15 @@ class HeadWatch:
         )
         return theirs == ours
 
+    async def continues(self, head: Head, earlier: Head) -> bool:
+        """Whether the chain of `head` contains `earlier`: False after a reorg, when nothing read before holds.
+
+        Raises ChainError when the RPC does not answer.
+        """
+        if head.hash == earlier.hash or head.parent == earlier.hash:
+            return True
+        return head.number > earlier.number and await self._chain.block_hash(earlier.number) == earlier.hash
+
     def _say(self, event: str, wrong: bool, text: str) -> None:
         if wrong and event not in self._wrong:
             self._wrong.add(event)

@@ -50,6 +50,9 @@ CREATE TABLE exposures (
     clip_norm REAL NOT NULL, delta REAL NOT NULL, epsilon REAL, PRIMARY KEY (task, round)
 );
 """,
+    """
+ALTER TABLE models ADD COLUMN ending BLOB NOT NULL DEFAULT x'';
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -259,10 +262,24 @@ class Journal:
             return None
         return row[0], tuple(row[1][start : start + 32] for start in range(0, len(row[1]), 32))
 
-    def store_model(self, task: int, round_number: int, weights: NDArray[np.float64], optimiser: bytes) -> None:
-        """Stores the model after a round (0: the initial one), with the optimiser's state."""
-        statement = "INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)"
-        self._write(statement, task, round_number, weights.astype("<f8").tobytes(), optimiser)
+    def store_model(
+        self, task: int, round_number: int, weights: NDArray[np.float64], optimiser: bytes, ending: bytes = b""
+    ) -> None:
+        """Stores the model after a round (0: the initial one), with the optimiser's state.
+
+        ending: how the chain said that the round ended, where that is known: see model_ending.
+        """
+        statement = "INSERT OR REPLACE INTO models (task, round, weights, optimiser, ending) VALUES (?, ?, ?, ?, ?)"
+        self._write(statement, task, round_number, weights.astype("<f8").tobytes(), optimiser, ending)
+
+    def model_ending(self, task: int, round_number: int) -> bytes:
+        """From which ending of a round its model was made; empty where nobody knows."""
+        row = self._row("SELECT ending FROM models WHERE task = ? AND round = ?", task, round_number)
+        return bytes(row[0]) if row is not None else b""
+
+    def rewind_models(self, task: int, round_number: int) -> None:
+        """Drops the models after later rounds than this: a reorg has undone those rounds."""
+        self._write("DELETE FROM models WHERE task = ? AND round > ?", task, round_number)
 
     def newest_model(self, task: int) -> tuple[int, NDArray[np.float64], bytes] | None:
         """The newest model: round, weights, the optimiser's state."""

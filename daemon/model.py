@@ -14,9 +14,10 @@ from omnilytics.daemon.model_play import ModelChoices, ModelRoundPlayer
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.posting import PostedVectors
 from omnilytics.daemon.protection.sides import Learned
-from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties
+from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties, rounds_played
 from omnilytics.peers.errors import ChainError, CommitmentError, OmniLyticsError
-from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, bitmap, bits
+from omnilytics.peers.hashing import abi_words, keccak
+from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, TaskState, bitmap, bits
 from omnilytics.peers.owner_round import Tick
 
 __all__ = ["ModelChoices", "ModelPart", "RoundResult"]
@@ -124,6 +125,7 @@ class ModelPart(ModelRoundPlayer):
                 self._log_place(snapshot)
                 self._market_log.see(snapshot)
                 await self._follow(snapshot)
+                self._rewind(snapshot.state)
                 for duty in model_duties(snapshot, self._finished_round):
                     match duty:
                         case OpenRound(round_number):
@@ -216,6 +218,32 @@ class ModelPart(ModelRoundPlayer):
             raise outcome
         return True
 
+    def _rewind(self, state: TaskState) -> None:
+        """Takes back what was learned from a round that a reorg has undone, or has ended in another way.
+
+        Only shallower finality than the chain's reorgs makes this happen. What is taken back is learned again from
+        the round as it is now, before the next one is opened with the wrong model, or with the same one twice.
+        """
+        node, kept = self._node, min(self._finished_round, rounds_played(state))
+        ending = _ending(state, kept)
+        if kept == self._finished_round and ending and node.journal.model_ending(self._task, kept) not in (b"", ending):
+            kept -= 1
+        if kept == self._finished_round:
+            return
+        node.journal.rewind_models(self._task, kept)
+        newest = node.journal.newest_model(self._task)
+        assert newest is not None
+        self._finished_round, weights, memory = newest
+        self._learned = Learned(weights, memory)
+        node.log(
+            "round.undone",
+            f"a reorg has undone what was learned after round {self._finished_round}; learning it again",
+            "warning",
+            task=self._task,
+            round=self._finished_round + 1,
+            help="raise --finality-depth: the chain reorganises deeper than that",
+        )
+
     async def _finish(self, snapshot: TaskSnapshot, round_number: int) -> None:
         """Decrypts a round that is over; rounds that could not be read before are caught up in order."""
         node, params = self._node, snapshot.params
@@ -255,18 +283,19 @@ class ModelPart(ModelRoundPlayer):
             return RoundResult(outcome, complete, after, side.accuracy(after, self._choices.test), found)
 
         async def proceed(result: RoundResult | OmniLyticsError) -> None:
-            if self._worked(key, result, snapshot, target):
+            # What it builds on may have been taken back meanwhile.
+            if self._worked(key, result, snapshot, target) and self._learned is learned:
                 assert isinstance(result, RoundResult)
-                self._take(target, result, slashed)
+                self._take(target, result, slashed, _ending(snapshot.state, target))
 
         node.in_thread(work, proceed)
 
-    def _take(self, round_number: int, result: RoundResult, slashed: list[str]) -> None:
+    def _take(self, round_number: int, result: RoundResult, slashed: list[str], ending: bytes) -> None:
         """Makes a finished round durable and says how it went."""
         node = self._node
         for group, sums in result.found.sums.items():
             node.journal.store_group_sum(self._task, round_number, group, sums)
-        node.journal.store_model(self._task, round_number, result.learned.weights, result.learned.memory)
+        node.journal.store_model(self._task, round_number, result.learned.weights, result.learned.memory, ending)
         self._finished_round = round_number
         self._learned = result.learned
         if result.found.disagreement:
@@ -310,3 +339,11 @@ class ModelPart(ModelRoundPlayer):
         else:
             node.log("task.done", "the task is over and everything is collected", task=self._task)
             self._done = True
+
+
+def _ending(state: TaskState, round_number: int) -> bytes:
+    """How a round ended, as far as the task's state shows it: another ending has another one. Empty where it shows
+    another round, or one that is not over."""
+    if state.round != round_number or rounds_played(state) != round_number:
+        return b""
+    return keccak(state.ctx, abi_words(state.complete, state.selected, state.paid))

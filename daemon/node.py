@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO, TypeVar
 
 from omnilytics.daemon.broker import Arrived, Broker
-from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.head_watch import HeadWatch
@@ -316,14 +316,18 @@ class Node:
         """Puts a snapshot on the queue whenever the head changes; members are read again only when they may differ."""
         params: TaskParams | None = None
         members: tuple[Member, ...] | None = None
-        seen = b""
+        seen: Head | None = None
         membership: tuple[object, ...] = ()
         pause = self.settings.poll_seconds
         while True:
             try:
                 head = await self.chain.head()
                 self.heads.observe(head)
-                if part.task_id is not None and head.hash != seen and await self.heads.confirmed(head):
+                new = seen is None or head.hash != seen.hash
+                if part.task_id is not None and new and await self.heads.confirmed(head):
+                    if seen is not None and not await self.heads.continues(head, seen):
+                        # The other branch may have drawn other groups, and look the same in everything else.
+                        self._members_changed = True
                     params = params or await self.chain.params(part.task_id)
                     depth = self.settings.finality_depth
                     snapshot = await self.chain.snapshot(part.task_id, params, head, depth, members or ())
@@ -341,7 +345,7 @@ class Node:
                         members = await self.chain.members(part.task_id, snapshot.state_block)
                         snapshot = replace(snapshot, members=members)
                         membership = now
-                    seen = head.hash
+                    seen = head
                     self._seen_block = snapshot.state_block
                     self._events.put_nowait(SnapshotSeen(snapshot))
                 pause = self.settings.poll_seconds

@@ -44,6 +44,7 @@ from omnilytics.peers.market import (
 from omnilytics.peers.masking import PairMask, mask_vector
 from omnilytics.peers.owner_round import OwnerInput, OwnerRound
 from omnilytics.peers.phases import OwnerStage
+from omnilytics.peers.prg import SEED_BYTES
 from omnilytics.peers.quantise import pack, to_ring
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
@@ -260,7 +261,7 @@ class OwnerRoundPlayer:
         encrypted = await node.chain.payload(opening)
         batch_entropy = self._choices.batch_entropy(opening.round)
         order_entropy = self._row_order() if spec.means.fresh_rows else b""
-        rounding_entropy = node.entropy(8 * params.value_count)
+        rounding_entropy = node.entropy(SEED_BYTES)
         stepless = await self._stepless_rounds(opening)
         started = node.clock()
         side = spec.side_for(self._choices.policy.allow_thin_sums)

@@ -14,6 +14,7 @@ from omnilytics.peers.market import (
     MemberStatus,
     RoundPhase,
     TaskSnapshot,
+    TaskState,
     TaskStatus,
 )
 
@@ -182,6 +183,11 @@ def standing_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
     return duties
 
 
+def rounds_played(state: TaskState) -> int:
+    """How many rounds have ended."""
+    return state.round if state.phase is RoundPhase.IDLE or state.over else state.round - 1
+
+
 def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
     """The model owner's duties.
 
@@ -189,7 +195,7 @@ def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
     """
     state = snapshot.state
     duties: list[Duty] = []
-    played = state.round if state.phase is RoundPhase.IDLE or state.over else state.round - 1
+    played = rounds_played(state)
     if state.status in (TaskStatus.RUNNING, TaskStatus.ENDED) and played > finished_round:
         duties.append(FinishRound(played))
     elif state.over:

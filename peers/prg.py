@@ -107,6 +107,15 @@ def add_streams(lanes: Lanes, streams: Sequence[Stream]) -> None:
                 np.add(block, mask[: block.size], out=block)
 
 
+def expand(seed: bytes, count: int) -> bytes:
+    """`count` bytes that nobody can tell from random ones without the seed: AES-256-CTR under the seed, 32 fresh bytes
+    that serve for nothing else. For stochastic rounding: the operating system's own generator is some fifty times
+    slower. Raises ParameterError for another length.
+    """
+    key = blake2b_keyed(b"expand", key=require_length("seed", seed, SEED_BYTES), person=b"omnilytics-prg")
+    return Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(count))
+
+
 def _byte(name: str, value: int) -> bytes:
     if not 0 <= value <= 255:
         raise ParameterError(f"{name} {value} does not fit a byte")

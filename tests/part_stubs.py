@@ -54,7 +54,7 @@ class ChainStub:
         return [self.paid] * 3
 
     async def head(self) -> Head:
-        return Head(100, 500, bytes(32), 0)
+        return Head(100, 500, bytes(32), 0, bytes(32))
 
     async def task_count(self) -> int:
         return max(self.tasks, default=0)

@@ -20,7 +20,8 @@ from scripts.attack_suite.market import Setting, choose_all, make_scene, play
 from scripts.attack_suite.poisoning import ONE_GROUP, TWO_OWNERS, hostile_owners, verdict
 from scripts.attack_suite.report import PAGE
 from scripts.attack_suite.reports import rows_from_reports
-from scripts.attack_suite.tables import begin_mark, end_mark, replace_part, spread, table
+from scripts.attack_suite.tables import spread
+from scripts.pages import begin_mark, end_mark, replace_part, table
 
 ENVELOPE = Setting("envelope", "softmax", 3)
 SECRET_HEAD = Setting("secret-head", "random:32", 1)
@@ -119,11 +120,11 @@ def test_tables_and_spreads() -> None:
 
 def test_parts_of_a_page_are_replaced_and_nothing_else(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{begin_mark('x')}\nold\n{end_mark('x')}\nafter\n", encoding="utf-8")
-    replace_part(page, "x", "new")
-    assert page.read_text(encoding="utf-8") == f"before\n{begin_mark('x')}\nnew\n{end_mark('x')}\nafter\n"
+    page.write_text(f"before\n{begin_mark('x', 'scripts/a')}\nold\n{end_mark('x')}\nafter\n", encoding="utf-8")
+    replace_part(page, "x", "scripts/a", "new")
+    assert page.read_text(encoding="utf-8") == f"before\n{begin_mark('x', 'scripts/a')}\nnew\n{end_mark('x')}\nafter\n"
     with pytest.raises(ValueError, match="no marks of the part 'y'"):
-        replace_part(page, "y", "new")
+        replace_part(page, "y", "scripts/a", "new")
 
 
 def test_every_part_of_the_page_is_filled_and_says_by_what() -> None:
@@ -131,7 +132,7 @@ def test_every_part_of_the_page_is_filled_and_says_by_what() -> None:
     names = re.findall(r"<!-- ([a-z-]+): written by scripts/attack", text)
     assert len(names) == len(set(names)) >= 12
     for name in names:
-        part = text.split(begin_mark(name))[1].split(end_mark(name))[0]
+        part = text.split(begin_mark(name, "scripts/attack"))[1].split(end_mark(name))[0]
         assert re.match(r"\n`scripts/attack [a-z ]+[^`]*--write`, \d{4}-\d\d-\d\d\.\n\n", part), name
         assert part.count("\n|") >= 3, name
 

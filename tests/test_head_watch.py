@@ -54,8 +54,8 @@ class World:
         return [json.loads(line)["event"] for line in self.path.read_text().splitlines()]
 
 
-def head(number: int, time: int = 1000, mark: bytes = b"a") -> Head:
-    return Head(number, time, mark * 32, 0)
+def head(number: int, time: int = 1000, mark: bytes = b"a", parent: bytes = b"?") -> Head:
+    return Head(number, time, mark * 32, 0, parent * 32)
 
 
 def test_a_chain_that_stands_still_is_said_once_and_its_return_too(tmp_path: Path) -> None:
@@ -107,3 +107,22 @@ async def test_nothing_is_done_while_the_second_rpc_is_down_or_behind(tmp_path: 
     assert not await world.watch.confirmed(head(6))
     assert world.events() == ["rpc.unconfirmed"]
     assert await world.watch.confirmed(head(5))
+
+
+async def test_a_head_continues_what_is_in_its_chain_and_nothing_else(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    earlier = head(5, mark=b"a")
+    # The same head, and its child, without asking anybody.
+    assert await world.watch.continues(earlier, earlier)
+    assert await world.watch.continues(head(6, mark=b"b", parent=b"a"), earlier)
+    # Some blocks on: what the RPC shows at the earlier number decides.
+    world.first.hashes = {5: b"a" * 32}
+    assert await world.watch.continues(head(8, mark=b"c"), earlier)
+    world.first.hashes = {5: b"x" * 32}
+    assert not await world.watch.continues(head(8, mark=b"c"), earlier)
+    # As high, or lower: another branch.
+    world.first.hashes = {}
+    assert not await world.watch.continues(head(5, mark=b"y"), earlier)
+    assert not await world.watch.continues(head(4, mark=b"z"), earlier)
+    with pytest.raises(ChainError):
+        await world.watch.continues(head(8, mark=b"c"), earlier)

@@ -199,6 +199,16 @@ def test_the_newest_model_is_that_of_the_last_round(journal: Journal) -> None:
     assert journal.newest_model(2) is None
 
 
+def test_models_of_rounds_that_are_undone_are_dropped(journal: Journal) -> None:
+    for number in range(4):
+        journal.store_model(1, number, np.array([float(number)]), b"", b"ending %d" % number if number else b"")
+    journal.store_model(2, 3, np.array([3.0]), b"")
+    journal.rewind_models(1, 1)
+    newest, other = journal.newest_model(1), journal.newest_model(2)
+    assert newest is not None and newest[0] == 1 and other is not None and other[0] == 3
+    assert [journal.model_ending(1, number) for number in range(3)] == [b"", b"ending 1", b""]
+
+
 def test_group_sums_are_found_by_round_and_group(journal: Journal) -> None:
     journal.store_group_sum(1, 2, 5, np.array([-(2**40), 7]))
     journal.store_group_sum(2, 2, 5, np.array([1, 1]))
@@ -335,7 +345,7 @@ def test_an_old_journal_opens_keeps_what_it_has_and_gets_a_ledger(path: Path, tm
         assert journal.enter_exposure(1, 1)
     Journal(tmp_path / "new.sqlite").close()
     assert schema(path) == schema(tmp_path / "new.sqlite")
-    assert schema(path)[0] == 2
+    assert schema(path)[0] == len(journal_module._MIGRATIONS)
     with contextlib.closing(Journal(path)) as again:
         assert again.exposures() == [exposure()]
 
@@ -361,7 +371,7 @@ def test_a_journal_of_a_newer_version_is_refused(path: Path) -> None:
     Journal(path).close()
     with contextlib.closing(sqlite3.connect(path)) as raw:
         raw.execute("PRAGMA user_version=99")
-    with pytest.raises(JournalError, match="is of version 99; this program knows 2") as caught:
+    with pytest.raises(JournalError, match=r"is of version 99; this program knows \d+$") as caught:
         Journal(path)
     assert "upgrade" in caught.value.help
 

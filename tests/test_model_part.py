@@ -243,6 +243,52 @@ async def test_a_selection_that_comes_too_late_does_not_finish_a_round_twice(nod
     assert len(node.said("round.done")) == 1
 
 
+async def test_a_round_that_a_reorg_ends_in_another_way_is_learnt_again(node: NodeStub) -> None:
+    """From the model before it: neither lost, nor learnt twice. Other endings are other rounds to the next one too."""
+    part = await part_of(node)
+    first = ended(node, Outcome.TOO_FEW)
+    node.chain.events["PostClosed"] = [{"complete": 0b11}]
+    await part.handle(SnapshotSeen(replace(first, state=replace(first.state, complete=0b11, paid=2))))
+    await node.work_done()
+    second = ended(node, Outcome.SELECTED, bitmap((0, 3, 5)))
+    second = replace(second, block=111, state=replace(second.state, selected=bitmap((0, 3, 5)), paid=6))
+    await part.handle(SnapshotSeen(second))
+    assert len(node.said("round.undone")) == 1
+    await node.work_done()
+    newest = node.journal.newest_model(1)
+    assert newest is not None and newest[0] == 1 and newest[1] == pytest.approx(mean_of(0, 3, 5))
+    # And that ending holds, in this life and in the next.
+    await part.handle(SnapshotSeen(replace(second, block=112)))
+    await (await part_of(node)).handle(SnapshotSeen(replace(second, block=113)))
+    assert not node.working and len(node.said("round.undone")) == 1
+
+
+async def test_a_round_that_a_reorg_takes_away_is_forgotten(node: NodeStub) -> None:
+    part = await part_of(node)
+    over = ended(node, Outcome.SELECTED, bitmap((0, 3, 5)))
+    await part.handle(SnapshotSeen(over))
+    await node.work_done()
+    await part.handle(SnapshotSeen(settling(block=111)))
+    (said,) = node.said("round.undone")
+    assert said["round"] == 1
+    newest = node.journal.newest_model(1)
+    assert newest is not None and newest[0] == 0 and not np.any(newest[1])
+    await node.work_done()
+    assert len(selections(node)) == 1, "and it plays the round once more"
+
+
+async def test_what_builds_on_a_model_that_is_taken_back_is_thrown_away(node: NodeStub) -> None:
+    part = await part_of(node)
+    over = ended(node, Outcome.SELECTED, bitmap((0, 3, 5)))
+    await part.handle(SnapshotSeen(over))
+    await node.work_done()
+    await part.handle(SnapshotSeen(ended(node, Outcome.SELECTED, bitmap((0, 3, 5)), round_number=2)))
+    await part.handle(SnapshotSeen(settling(block=112)))
+    assert len(node.said("round.undone")) == 1
+    await node.work_done(0)
+    assert [done["round"] for done in node.said("round.done")] == [1], "round 2 was of the fork that lost"
+
+
 @pytest.mark.parametrize("status", [TaskStatus.ENDED, TaskStatus.CANCELLED])
 async def test_in_a_task_that_is_over_nothing_is_selected(node: NodeStub, status: TaskStatus) -> None:
     part = await part_of(node)

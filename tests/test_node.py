@@ -16,6 +16,7 @@ import pytest
 
 from omnilytics.daemon import node as node_module
 from omnilytics.daemon.broker import Arrived
+from omnilytics.daemon.chain import Head
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
 from omnilytics.peers.errors import ChainError, ChainMismatchError, DataError, LockError, OmniLyticsError
@@ -244,6 +245,34 @@ async def test_with_a_finality_depth_the_state_stays_behind_the_head(
             await anvil.mine(3)
             await eventually(lambda: part.snapshots()[-1].state.member_count == 1)
             assert len(part.snapshots()[-1].members) == 1
+
+
+async def test_after_a_reorg_members_are_read_again_also_when_all_else_looks_the_same(
+    anvil: chain_process.Chain, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_market(anvil) as market:
+        await market.create()
+        part = Recorder(1)
+        node = Node(on(market, settings), ME, "owner")
+        gate, newest = asyncio.Lock(), node.chain.head
+
+        async def head() -> Head:
+            async with gate:
+                return await newest()
+
+        def members() -> list[bytes]:
+            return [member.account for shown in part.snapshots()[-1:] for member in shown.members]
+
+        monkeypatch.setattr(node.chain, "head", head)
+        async with playing(node, part):
+            before = await anvil.call("evm_snapshot")
+            await market.join(market.owners[0])
+            await eventually(lambda: members() == [market.owners[0].address])
+            # The other branch: as many members, as high, as late in the task; but somebody else. Nobody looks between.
+            async with gate:
+                await anvil.call("evm_revert", before)
+                await market.join(market.owners[1])
+            await eventually(lambda: members() == [market.owners[1].address])
 
 
 # ------------------------------------------------------------------------------- work

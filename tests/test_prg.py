@@ -1,9 +1,11 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,3 +96,15 @@ def test_bad_vectors_and_contexts_are_refused() -> None:
         prg.pad_context(bytes(32), 256)
     with pytest.raises(ParameterError):
         prg.pair_context(bytes(32), 0, b"a" * 20, b"a" * 20)
+
+
+def test_an_expanded_seed_is_the_keystream_under_a_key_of_its_own() -> None:
+    seed = bytes(range(32))
+    key = hashlib.blake2b(b"expand", key=seed, digest_size=32, person=b"omnilytics-prg").digest()
+    encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+    assert prg.expand(seed, 100) == encryptor.update(bytes(100))
+    assert prg.expand(seed, 7) == prg.expand(seed, 100)[:7]
+    assert prg.expand(seed, 0) == b""
+    assert prg.expand(bytes(32), 100) != prg.expand(seed, 100)
+    with pytest.raises(ParameterError):
+        prg.expand(bytes(31), 100)

@@ -74,6 +74,16 @@ def test_magnitudes_stay_within_the_maximum(values: Floats, clip: float, limit: 
     ).all()
 
 
+@pytest.mark.parametrize("count", [8191, 8192, 8193, 20_001])
+def test_blocks_leave_no_seam(count: int) -> None:
+    rng = np.random.default_rng(count)
+    values, draws = rng.normal(size=count) * 3, rng.random(count)
+    scaled = np.clip(values, -2.0, 2.0) * 1000 / 2.0
+    floor = np.floor(scaled)
+    expected = np.clip(floor + (draws < scaled - floor), -1000, 1000).astype(np.int64)
+    assert np.array_equal(quantise(values, 2.0, 1000, draws), expected)
+
+
 @given(st.floats(-1, 1), st.integers(1, 1000), st.integers(0, 1 << 32))
 def test_rounding_has_the_mean_of_the_value(value: float, limit: int, offset: int) -> None:
     # Evenly spread uniforms instead of random ones: the mean must then be right to one step, every time.

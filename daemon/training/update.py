@@ -12,6 +12,7 @@ from omnilytics.daemon.training.batch import generator_from_entropy
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import VectorError
 from omnilytics.peers.market import TaskParams
+from omnilytics.peers.prg import expand
 from omnilytics.peers.quantise import clip_fraction, quantise, uniforms_from_bytes
 
 
@@ -35,7 +36,7 @@ def compute_update(
 ) -> Update:
     """The statistic of one batch (features unscaled), clipped and quantised.
 
-    rounding_entropy (8 d bytes from a CSPRNG) rounds stochastically; batch_entropy is only for poisons that draw.
+    rounding_entropy (32 bytes from a CSPRNG) rounds stochastically; batch_entropy is only for poisons that draw.
     Raises VectorError for a statistic that may not be posted.
     """
     statistic = statistic_function(
@@ -48,5 +49,5 @@ def compute_update(
     )
     if statistic.shape != (params.value_count,):
         raise VectorError(f"gradient has {statistic.size} values, task needs {params.value_count}")
-    uniforms = uniforms_from_bytes(rounding_entropy, params.value_count)
+    uniforms = uniforms_from_bytes(expand(rounding_entropy, 8 * params.value_count), params.value_count)
     return Update(quantise(statistic, clip, params.max_magnitude, uniforms), clip_fraction(statistic, clip))

@@ -18,7 +18,8 @@ from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.quantise import dequantise, quantise
 from scripts.attack_suite.market import Scene, Setting, make_scene, merged
-from scripts.attack_suite.tables import said_seeds, spread, table
+from scripts.attack_suite.tables import said_seeds, spread
+from scripts.pages import table
 from tests.adversaries.reconstruction import (
     GradientSeen,
     MomentsSeen,

@@ -11,7 +11,8 @@ from omnilytics.daemon.protection.sides import StatisticFunction
 from omnilytics.daemon.training.data import Dataset
 from scripts.attack_suite.defences import Defence, gas_of_round
 from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, play
-from scripts.attack_suite.tables import said_seeds, spread, table
+from scripts.attack_suite.tables import said_seeds, spread
+from scripts.pages import table
 from tests.adversaries.poisons import POISONS
 from tests.adversaries.quiet_poisons import TARGET_CLASS, for_one_owner, stamp
 

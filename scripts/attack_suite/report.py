@@ -9,9 +9,10 @@ from pathlib import Path
 from scripts.attack_suite import inversion, poisoning, reports, stealing
 from scripts.attack_suite.defences import ENVELOPE_DEFENCES, SECRET_HEAD_DEFENCES
 from scripts.attack_suite.market import Setting
-from scripts.attack_suite.tables import replace_part
+from scripts.pages import replace_part
 from scripts.toolchain import ROOT
 
+SCRIPT = "scripts/attack"
 PAGE = ROOT / "docs" / "attacks.md"
 IMAGES = ROOT / "docs" / "images"
 
@@ -96,4 +97,4 @@ def privacy_parts(amount: Amount, say: Say, images: Path | None) -> Iterator[Par
 def write(part: Part, command: str, day: str) -> None:
     """Puts a part into the page, with its command and day."""
     name, text = part
-    replace_part(PAGE, name, f"`{command}`, {day}.\n\n{text}")
+    replace_part(PAGE, name, SCRIPT, f"`{command}`, {day}.\n\n{text}")

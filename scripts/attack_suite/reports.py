@@ -12,7 +12,8 @@ from omnilytics.daemon.protection.sides import Floats
 from omnilytics.daemon.training.models import Model
 from scripts.attack_suite.inversion import ALIKE, SAME, best_matches, rounded
 from scripts.attack_suite.market import Setting, make_scene, merged
-from scripts.attack_suite.tables import said_seeds, spread, table
+from scripts.attack_suite.tables import said_seeds, spread
+from scripts.pages import table
 
 
 def rows_from_reports(model: Model, means: Floats) -> Floats:

@@ -15,7 +15,8 @@ from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.training.payload import as_published
 from scripts.attack_suite.defences import gas_of_round
 from scripts.attack_suite.market import Outcome, Scene, Setting, choose_all, make_scene, merged, play
-from scripts.attack_suite.tables import said_seeds, spread, table
+from scripts.attack_suite.tables import said_seeds, spread
+from scripts.pages import table
 from tests.adversaries.thief import (
     Disguise,
     best_alone,

@@ -168,7 +168,7 @@ class StillChain:
         pass
 
     async def head(self) -> Head:
-        return Head(1, 12, bytes(32), 0)
+        return Head(1, 12, bytes(32), 0, bytes(32))
 
     async def created_task(self, task_id: int, until: int) -> tuple[bytes, bytes]:
         return SPEC.encode(), self._round.model_owner.address

@@ -24,12 +24,19 @@ from tests.simulator.virtual_time import VirtualLoop
 
 # Depths of reorgs, in blocks; counted by band.
 REORG_BANDS = ((1, 1), (2, 2), (3, 3), (4, 6), (7, 12), (13, 20), (21, 32))
+# The deep ones are drawn oftener: only in the later rounds is there so much to reorganise.
+_REORG_WEIGHTS = (1, 1, 1, 1.2, 2.5, 3.5, 3)
 
 
 def band_name(band: tuple[int, int]) -> str:
     """Under which reorgs of these depths are counted."""
     low, high = band
     return f"reorg of depth {low} to {high}" if low < high else f"reorg of depth {low}"
+
+
+def _first_hash(number: int) -> bytes:
+    """Of a block that was there before the market."""
+    return keccak(max(0, number).to_bytes(8, "big"))
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,7 @@ class Block:
     number: int
     time: int
     hash: bytes
+    parent: bytes
     base_fee: int
     transactions: tuple[bytes, ...] = field(default=(), repr=False)
     logs: tuple[Log, ...] = field(default=(), repr=False)
@@ -63,7 +71,7 @@ class Block:
     @cached_property
     def head(self) -> Head:
         """As the product's chain adapter shows it."""
-        return Head(self.number, self.time, self.hash, self.base_fee)
+        return Head(self.number, self.time, self.hash, self.base_fee, self.parent)
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Ledger:
         first = evm.rpc("eth_getBlockByNumber", "latest", False)
         fee = int(first["baseFeePerGas"], 16)
         self.blocks = [
-            Block(number, GENESIS_TIME + number, keccak(number.to_bytes(8, "big")), fee)
+            Block(number, GENESIS_TIME + number, _first_hash(number), _first_hash(number - 1), fee)
             for number in range(FIRST_BLOCKS + 1)
         ]
         self.by_name: dict[str, list[Log]] = {name: [] for name in interface().events}
@@ -129,7 +137,8 @@ class Ledger:
                 await asyncio.sleep(self._entropy.uniform(5, 40))
             if self.faults.strikes("reorg", self._entropy):
                 # Deep ones come once there are rounds, or few tasks would ever have any.
-                low, high = self._entropy.choice(REORG_BANDS if self.by_name["RoundOpened"] else REORG_BANDS[:4])
+                bands = len(REORG_BANDS) if self.by_name["RoundOpened"] else 4
+                low, high = self._entropy.choices(REORG_BANDS[:bands], _REORG_WEIGHTS[:bands])[0]
                 self.reorg(min(self._entropy.randint(low, high), len(self.blocks) - FIRST_BLOCKS - 1))
             else:
                 self.mine(self.now())
@@ -170,7 +179,7 @@ class Ledger:
             for data, answer in ((state, answers[2]), (members, answers[3]))
             if not isinstance(answer, EvmError)
         }
-        block = Block(number, when, seal, int(found["baseFeePerGas"], 16), hashes, tuple(logs), views)
+        block = Block(number, when, seal, parent.hash, int(found["baseFeePerGas"], 16), hashes, tuple(logs), views)
         self.blocks.append(block)
         for log in logs:
             self.by_name[log.name].append(log)

@@ -26,8 +26,9 @@ PROFILES = (
 # The scenarios of a campaign take turns. Those in which a fault can come only once, as an owner that is gone for good,
 # come oftener: so each named fault fires often enough (see fault_table).
 _CYCLE = (
-    *("calm", "network", "owners", "model owner", "absences", "crashes", "everything", "reorgs", "model owner"),
-    *("owners", "disk", "absences", "rpc", "owners", "model owner", "everything", "reorgs", "absences", "model owner"),
+    *("calm", "network", "owners", "model owner", "absences", "crashes", "everything", "owners", "reorgs"),
+    *("model owner", "owners", "disk", "absences", "rpc", "owners", "model owner", "everything", "reorgs"),
+    *("absences", "owners", "model owner"),
 )
 STEPS = ("join", "reveal", "draw", "seeding", "masked", "committed", "posting", "settling", "between rounds", "end")
 MODEL_STEPS = tuple(step for step in STEPS if step not in ("masked", "committed"))
@@ -63,15 +64,20 @@ MODEL_ROLES = (
 
 # What can happen only once in a task, or only in some groups, is drawn so many times oftener than the rest.
 _OFTENER = {
-    "hostile group": 5,
-    "dies before posting": 5,
-    "gone for good": 5,
+    **{f"poison {name}": 1.6 for name in POISONS},
+    "hostile group": 4,
+    "dies before posting": 8,
+    "gone for good": 6,
     "old data folder": 8,
-    "silent for good": 11,
-    "vanishes before settling": 11,
-    "model unlike its commitment": 3,
-    "payload unlike its hash": 3,
-    "same weights again": 3,
+    # Only its turns count, and they are few.
+    "silent settler": 7,
+    "sits out": 2,
+    "never reveals": 2,
+    "silent for good": 13,
+    "vanishes before settling": 13,
+    "model unlike its commitment": 4,
+    "payload unlike its hash": 4,
+    "same weights again": 4,
 }
 
 
@@ -250,7 +256,7 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
     if profile == "disk" or everything:
         draft.some("disk_full", "fsync_error", "crash_torn_write", most=0.012)
     if profile == "reorgs" or everything:
-        draft.some("reorg", most=0.1)
+        draft.some("reorg", most=0.16)
         draft.some("chain_stall", most=0.04)
         draft.some("transaction_lost", "transaction_late", most=0.03)
     if profile == "rpc" or everything:
@@ -258,7 +264,7 @@ def _with_faults(plan: Plan, entropy: random.Random) -> Plan:
         draft.some("transaction_answer_lost", "transaction_lost", "transaction_late", most=0.1)
         draft.some("rpc_missing_logs", most=0.3)
     if profile == "owners" or everything:
-        for index in entropy.sample(range(owners), entropy.randint(1, max(1, owners // 4))):
+        for index in entropy.sample(range(owners), entropy.randint(1, max(2, owners // 4))):
             role = _chosen(entropy, OWNER_ROLES)
             roles[index] = role, _early(entropy, troubled)
     if profile == "model owner" or (everything and entropy.random() < 0.4):

@@ -246,6 +246,13 @@ class Participant:
         if self.running is not None:
             self.running.cancel()
 
+    def go_home(self) -> None:
+        """Ends for good, as its user would end it."""
+        self.done, self.done_at, self.away = True, self.world.loop.time(), None
+        self.life.die()
+        if self.running is not None:
+            self.running.cancel()
+
     def die_now(self, away: float | None) -> None:
         """kill -9, from within one of its own steps."""
         self.away = away
@@ -476,6 +483,7 @@ class World:
         entropy, faults = self.plan.entropy("weather"), self.faults
         while True:
             await asyncio.sleep(1.0)
+            self._send_home()
             if faults.strikes("kill", entropy):
                 entropy.choice(self.people).kill(entropy.choice((0.2, 1.0, 5.0, 20.0, 60.0)))
             if not self.office.cut_off and faults.strikes("partition", entropy):
@@ -485,6 +493,19 @@ class World:
             if not self.office.down and faults.strikes("broker_down", entropy):
                 self.office.drop_all()
                 self.loop.call_later(entropy.uniform(1, 40), self._heal)
+
+    def _send_home(self) -> None:
+        """When all others are done: who came too late for the only task would look for another one for ever."""
+        rest = [person for person in self.people if not person.done and person.away is not None]
+        state = self.state()
+        if state is None or state.status is TaskStatus.JOINING or not rest:
+            return
+        if any(person.index < 0 or (person.part is not None and person.part.task_id is not None) for person in rest):
+            return
+        joined = {bytes.fromhex(member[0][2:]) for member in self.ledger.read("getMembers", 1)}
+        if joined.isdisjoint(person.keys.address for person in rest):
+            for person in rest:
+                person.go_home()
 
     def _heal(self) -> None:
         self.office.cut_off = frozenset()
@@ -601,10 +622,9 @@ class World:
         sums = journal.group_sums(1)
         journal.close()
         for (number, group), found in sums.items():
-            # Where a reorg has taken the round's opening for good, what was decrypted is of the fork that lost.
-            contexts = (
-                {monitor._ctx(number)} if monitor._round_logs("RoundOpened", number) else monitor.contexts(number)
-            )
+            # Where a reorg has taken the round, or its posts, for good, what was decrypted is of the fork that lost.
+            played = monitor._round_logs("RoundOpened", number) and group in monitor._complete(number)
+            contexts = {monitor._ctx(number)} if played else monitor.contexts(number)
             monitor.require(
                 any(self._is_sum(found, number, group, ctx) for ctx in contexts),
                 "decrypted sums are sums of journalled updates",
