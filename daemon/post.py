@@ -193,8 +193,8 @@ class _OrderedPart(ModelPart):
         await super().prepare()
         self._callbacks.posted(self._task, self._again)
 
-    def _take(self, round_number: int, result: RoundResult, slashed: list[str]) -> None:
-        super()._take(round_number, result, slashed)
+    def _take(self, round_number: int, result: RoundResult, slashed: list[str], ending: bytes) -> None:
+        super()._take(round_number, result, slashed, ending)
         self._callbacks.round_done(round_number, result)
 
 

@@ -38,7 +38,7 @@ class ShownChain:
     asked: list[tuple[str, int, int]] = field(default_factory=list)
 
     async def head(self) -> Head:
-        return Head(self.head_block, 500, bytes(32), 0)
+        return Head(self.head_block, 500, bytes(32), 0, bytes(32))
 
     async def created_block(self, task: int, until: int) -> int:
         return 3
