@@ -379,6 +379,21 @@ class Chain:
             found += [log["args"] for log in await self._logs(event, first, last, *topics)]
         return found
 
+    async def task_events(self, event: str, task_id: int, first: int, last: int) -> list[Mapping[str, Any]]:
+        """The arguments of a task's events of one name in these blocks, oldest first."""
+        found: list[Mapping[str, Any]] = []
+        for start in range(first, last + 1, LOG_WINDOW_BLOCKS):
+            end = min(last, start + LOG_WINDOW_BLOCKS - 1)
+            found += [log["args"] for log in await self._logs(event, start, end, _word(task_id))]
+        return found
+
+    async def created_block(self, task_id: int, until: int) -> int:
+        """The block in which a task was created. Raises ChainError for no such task."""
+        for first, last in _windows(until):
+            for log in await self._logs("TaskCreated", first, last, _word(task_id)):
+                return int(log["blockNumber"])
+        raise ChainError(f"no task {task_id} on this contract", help="list tasks: omnilytics tasks")
+
     async def round_endings(self, task_id: int, until: int) -> dict[int, Outcome]:
         """How the rounds of a task ended, as far as the newest window of logs goes back."""
         first, last = _windows(until)[0]

@@ -323,6 +323,11 @@ class Journal:
         row = self._row(statement, task)
         return row and (row[0], np.frombuffer(row[1], "<f8"), row[2])
 
+    def model_after(self, task: int, round_number: int) -> NDArray[np.float64] | None:
+        """The weights after a round (0: the first ones), float64."""
+        row = self._row("SELECT weights FROM models WHERE task = ? AND round = ?", task, round_number)
+        return None if row is None else np.frombuffer(row[0], "<f8")
+
     def store_group_sum(self, task: int, round_number: int, group: int, sums: NDArray[np.int64]) -> None:
         """Stores the decrypted sum of a group."""
         statement = "INSERT OR REPLACE INTO group_sums VALUES (?, ?, ?, ?)"

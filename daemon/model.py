@@ -35,6 +35,11 @@ class RoundResult:
     found: Aggregate
 
 
+def design_name(task: int) -> str:
+    """Under which name the journal remembers the record of a task's design."""
+    return f"design of task {task}"
+
+
 class ModelPart(ModelRoundPlayer):
     """Plays the model owner of one task."""
 
@@ -60,6 +65,8 @@ class ModelPart(ModelRoundPlayer):
         if self.task_id is None:
             known = node.journal.get("task")
             self.task_id = int.from_bytes(known, "big") if known is not None else await self._create()
+        if self._choices.record:
+            node.journal.bind(design_name(self._task), self._choices.record)
         newest = node.journal.newest_model(self._task)
         if newest is not None:
             self._finished_round, weights, memory = newest

@@ -48,6 +48,8 @@ class ModelChoices:
     side: ModelSide = field(repr=False)
     # Rows to measure accuracy with, features scaled; never used to learn or to select.
     test: Dataset = field(repr=False)
+    # What the weights are to be read with when all is over: trained_model.design_record. Journalled with the task.
+    record: bytes = field(default=b"", repr=False)
 
 
 class ModelRoundPlayer:

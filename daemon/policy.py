@@ -17,6 +17,7 @@ from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.config import read_table
 from omnilytics.daemon.ledger import Ledger, Mechanism, Promise, kind_of
 from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.training.trainers import trainer_name
 from omnilytics.peers.errors import ConfigurationError, PolicyError
 from omnilytics.peers.market import TaskParams
 from omnilytics.peers.quantise import MINIMUM_GROUP_SIZE
@@ -50,6 +51,9 @@ class Policy:
         False, "whether a group's sum may hold fewer rows than the protection needs to hide single ones"
     )
     architectures: tuple[str, ...] = _key(("*",), 'patterns, as "softmax" or "mlp:*"')
+    trainers: tuple[str, ...] = _key(
+        ("softmax", "mlp"), "names of trainers whose code may run here; the default is what is built in"
+    )
     protections: tuple[str, ...] = _key(("*",), 'patterns, as "envelope"')
     model_owners: tuple[str, ...] = _key(("*",), "addresses whose tasks are joined")
     blocked_model_owners: tuple[str, ...] = _key((), "addresses whose tasks are never joined")
@@ -194,6 +198,10 @@ def _whose(policy: Policy, offer: Offer) -> Iterator[tuple[str, str]]:
         if not any(fnmatchcase(said, pattern) for pattern in patterns):
             what = "trains" if key == "architectures" else "protects the model by"
             yield key, f"{what} {said}, the policy allows {', '.join(patterns) or 'nothing'}"
+    if offer.spec.means.any_trainer:
+        trainer = trainer_name(offer.spec.architecture)
+        if not any(fnmatchcase(trainer, pattern) for pattern in policy.trainers):
+            yield "trainers", f"runs the trainer {trainer}, the policy allows {', '.join(policy.trainers) or 'none'}"
 
 
 def _what_shows(policy: Policy, offer: Offer, ledger: Ledger) -> Iterator[tuple[str, str]]:

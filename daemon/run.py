@@ -22,13 +22,16 @@ from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.owner_tasks import OwnerTasks
 from omnilytics.daemon.policy import Policy, read_policy
+from omnilytics.daemon.protection.catalogue import check_trainer
 from omnilytics.daemon.protection.sides import StatisticFunction, honest_statistic
 from omnilytics.daemon.task_design import Wishes, design_task
 from omnilytics.daemon.task_finder import TaskFinder
 from omnilytics.daemon.task_offer import Terms, Timing, make_offer
-from omnilytics.daemon.training.data import read_dataset
+from omnilytics.daemon.trained_model import design_record
+from omnilytics.daemon.training.data import Dataset, read_dataset
 from omnilytics.daemon.training.models import Architecture
 from omnilytics.daemon.training.private import PrivacyOptions, private_gradient, read_privacy
+from omnilytics.daemon.training.trainers import allow, trainer_name
 from omnilytics.peers.addresses import checksum_address, parse_address
 from omnilytics.peers.errors import ConfigurationError, DataError, ParameterError
 
@@ -85,6 +88,7 @@ class ModelOptions:
         """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
         architecture = self.architecture
         if self.protection == "secret-head":
+            check_trainer(self.protection, architecture)
             hidden = Architecture.parse(architecture).hidden
             if self.features is not None and hidden:
                 raise ConfigurationError(
@@ -183,10 +187,13 @@ def run_owner(
         load_library()
     if privacy.active:
         statistic = private_gradient(privacy)
+    policy = owner_policy(settings, options.max_stake, options.allow_thin_sums, options.max_tasks)
+    # Before any task is read: which trainers' code may run is the owner's word, not the task's.
+    allow(policy.trainers)
     choices = OwnerChoices(
         dataset,
         batch_entropy(options.seed),
-        policy=owner_policy(settings, options.max_stake, options.allow_thin_sums, options.max_tasks),
+        policy=policy,
         privacy=privacy,
         secret_batch=options.seed is None,
         restore_stake=options.restore_stake,
@@ -197,14 +204,14 @@ def run_owner(
         node = _node(settings, password_file, "owner", payout)
         stays = options.task is None and (options.stay or choices.policy.most_tasks > 1)
         known = options.task or int.from_bytes(node.journal.get("task") or b"", "big")
-        policy = policy_report(choices.policy, privacy, settings.tables)
+        report = policy_report(policy, privacy, settings.tables)
         if stays or set(node.journal.unfinished_tasks()) - {known}:
             tasks = OwnerTasks(node, choices, stays, options.task, part_class)
-            control = DaemonControl(node, "owner", _offers(node, choices, tasks.finder, tasks.look_again), policy)
+            control = DaemonControl(node, "owner", _offers(node, choices, tasks.finder, tasks.look_again), report)
             asyncio.run(node.run_all(tasks.play, control.run))
         else:
             part = part_class(node, options.task, choices)
-            control = DaemonControl(node, "owner", _offers(node, choices, part.finder), policy)
+            control = DaemonControl(node, "owner", _offers(node, choices, part.finder), report)
             asyncio.run(node.run(part, control.run))
 
 
@@ -221,9 +228,31 @@ def run_model(
     part_class: type[ModelPart] = ModelPart,
 ) -> None:
     """Runs a model owner until its task is over or a signal comes."""
-    own = read_dataset(options.test, options.label)
+    choices = model_choices(options, read_dataset(options.test, options.label))
+    with lock_home(settings.home):
+        node = model_node(settings, password_file)
+        play_model(node, part_class(node, choices, options.task))
+
+
+def play_model(node: Node, part: ModelPart) -> None:
+    """Plays a model owner's part to its end, and answers on the control socket meanwhile."""
+    asyncio.run(node.run(part, DaemonControl(node, "model", None, {}).run))
+
+
+def model_node(settings: Settings, password_file: Path) -> Node:
+    """The node of a model owner's process; the folder is locked already."""
+    return _node(settings, password_file, "model")
+
+
+def model_choices(options: ModelOptions, own: Dataset) -> ModelChoices:
+    """A model owner's decisions, from its options and its own rows alone.
+
+    Raises ConfigurationError, ParameterError and DataError for what cannot be.
+    """
     if len(own.classes) < 2:
         raise DataError("the model owner's rows are of one class only; nothing to learn to tell apart")
+    # Whoever types the trainer's name has allowed it.
+    allow((trainer_name(options.architecture),))
     design = design_task(options.wishes(), own)
     terms = Terms(
         rounds=options.rounds,
@@ -246,10 +275,10 @@ def run_model(
         depth=options.depth,
         block=options.block_seconds,
     )
-    choices = ModelChoices(
-        lambda chain: make_offer(chain, design.spec, terms, timing), design.spec, design.side, design.test
+    return ModelChoices(
+        lambda chain: make_offer(chain, design.spec, terms, timing),
+        design.spec,
+        design.side,
+        design.test,
+        design_record(design.spec, design.side),
     )
-    with lock_home(settings.home):
-        node = _node(settings, password_file, "model")
-        control = DaemonControl(node, "model", None, {})
-        asyncio.run(node.run(part_class(node, choices, options.task), control.run))

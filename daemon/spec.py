@@ -80,7 +80,9 @@ def decode_spec(data: bytes) -> TaskSpec:
         if spec.means.clip not in (None, spec.clip):
             raise ValueError(f"a clip of {spec.clip}, protection {spec.protection} has {spec.means.clip}")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, OmniLyticsError) as error:
+        cure = error.help if isinstance(error, ParameterError) else ParameterError.default_help
+        told = f"; {cure}" if cure != ParameterError.default_help else ""
         raise ParameterError(
-            f"the task's description cannot be used: {error}", help="do not join it, or upgrade the program"
+            f"the task's description cannot be used: {error}", help=f"do not join it, or upgrade the program{told}"
         ) from error
     return spec

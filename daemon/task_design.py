@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from omnilytics.daemon.protection.catalogue import protection_named
+from omnilytics.daemon.protection.catalogue import check_trainer, protection_named
 from omnilytics.daemon.protection.envelope import EnvelopeModel
 from omnilytics.daemon.protection.feature_map import FeatureMap, MapShape, RandomFeatures, Trunk
 from omnilytics.daemon.protection.perturbation import check_model
@@ -21,15 +21,18 @@ from omnilytics.daemon.training.batch import DEFAULT_BATCH_SIZE
 from omnilytics.daemon.training.clip import suggest_clip
 from omnilytics.daemon.training.data import Dataset, split_holdout
 from omnilytics.daemon.training.models import Architecture, Model
-from omnilytics.daemon.training.optimisers import default_optimiser, parse_optimiser
+from omnilytics.daemon.training.optimisers import Momentum, default_optimiser, parse_optimiser
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.daemon.training.scaling import FeatureScaling
+from omnilytics.daemon.training.trainers import trainer_for
 from omnilytics.peers.errors import ParameterError
 
 # Of the model owner's rows, the share that selects groups where the model owner does; the rest measures accuracy.
 VALIDATION_FRACTION = 0.5
 # Full-batch steps of a trunk on the model owner's rows.
 TRUNK_STEPS = 100
+# The learning rate for gradients of a trainer that nobody here knows.
+INSTALLED_TRAINER_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,18 @@ def _model_side(wishes: Wishes, scaling: FeatureScaling, validation: Dataset) ->
     if wishes.protection == "secret-head":
         feature_map = _feature_map(MapShape.parse(wishes.architecture), wishes, validation)
         return SecretHeadModel(feature_map, classes, scaling, validation)
-    model = Model(Architecture.parse(wishes.architecture), columns, classes)
     optimiser = parse_optimiser(wishes.optimiser) if wishes.optimiser else None
     if wishes.protection == "perturbed":
+        check_trainer(wishes.protection, wishes.architecture)
+        model = Model(Architecture.parse(wishes.architecture), columns, classes)
         check_model(model)
         weights = squared_error.first_weights(model, generator)
         return PerturbedModel(model, weights, optimiser or squared_error.default_optimiser(), scaling, validation)
-    return EnvelopeModel(model, optimiser or default_optimiser(model.architecture), model.init(generator), scaling)
+    trainer = trainer_for(wishes.architecture, columns, classes)
+    if optimiser is None:
+        known = trainer.architecture if isinstance(trainer, Model) else None
+        optimiser = default_optimiser(known) if known is not None else Momentum(INSTALLED_TRAINER_RATE)
+    return EnvelopeModel(trainer, optimiser, trainer.init(generator), scaling)
 
 
 def _feature_map(shape: MapShape, wishes: Wishes, own: Dataset) -> FeatureMap:

@@ -18,6 +18,7 @@ from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Offer, consent, promises
 from omnilytics.daemon.spec import TaskSpec, decode_spec
 from omnilytics.daemon.training.data import Dataset
+from omnilytics.daemon.training.trainers import BUILT_IN, trainer_name
 from omnilytics.peers.errors import DataError, ModelMismatchError, ParameterError, PolicyError
 from omnilytics.peers.market import TaskParams, TaskState, TaskStatus
 
@@ -220,6 +221,12 @@ class TaskFinder:
             raise ParameterError(
                 f"[privacy] is set, and there is no local noise for the protection {spec.protection}",
                 help="join envelope tasks, or take [privacy] out of config.toml",
+            )
+        if choices.privacy.active and trainer_name(spec.architecture) not in BUILT_IN:
+            raise ParameterError(
+                f"[privacy] is set, and rows' gradients are clipped only where the trainer is built in, not in "
+                f"{spec.architecture}",
+                help="join tasks of softmax or mlp, or take [privacy] out of config.toml",
             )
         _check_terms(offer)
         if dataset.column_count != spec.feature_count:

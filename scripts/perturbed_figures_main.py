@@ -56,7 +56,7 @@ def attack(
     """Accuracy on `test` of the scores y' - gamma alpha a, for the gamma by least squares: of y' alone where there are
     no labels (as if y were nothing), of y' - t where there are. r need not be known: it changes no score.
     """
-    model, weights = published.payload.model, published.payload.weights
+    model, weights = published.model, published.payload.weights
 
     def scores_and_alpha(rows: Floats) -> tuple[Floats, Floats]:
         last = squared_error.hidden_outputs(model.unflatten(weights), rows)[-1]

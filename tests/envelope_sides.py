@@ -27,5 +27,5 @@ def sides(
 
 
 def model_of(owner_side: object) -> Model:
-    assert isinstance(owner_side, EnvelopeOwner)
+    assert isinstance(owner_side, EnvelopeOwner) and isinstance(owner_side.model, Model)
     return owner_side.model

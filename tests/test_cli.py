@@ -175,7 +175,7 @@ def test_the_version_is_told() -> None:
     ("arguments", "says"),
     [
         (["nonsense"], "No such command 'nonsense'"),
-        (["model", "run"], "Missing option '--test'"),
+        (["model", "post"], "Missing option '--test'"),
         (["owner", "run", "--data"], "requires an argument"),
         (["tasks", "--chain-id", "one"], "not a valid integer"),
         (["tasks", "--poll-second", "1"], "Did you mean.*--poll-seconds"),

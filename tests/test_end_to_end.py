@@ -12,14 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from nacl.exceptions import CryptoError
 from nacl.secret import SecretBox
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
+from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.cli import cli
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.ledger import Mechanism
 from omnilytics.daemon.log import FIELDS
+from omnilytics.daemon.model_files import read_model
 from omnilytics.daemon.monitor.page import report_page
 from omnilytics.daemon.monitor.panels import describe
 from omnilytics.daemon.monitor.prometheus import exposition
@@ -29,6 +34,7 @@ from omnilytics.daemon.monitor.watch import Watch
 from omnilytics.daemon.protection.sealing import open_model
 from omnilytics.daemon.protection.sides import Published
 from omnilytics.daemon.spec import TaskSpec
+from omnilytics.daemon.task_watch import TaskView, TaskWatch
 from omnilytics.daemon.training.batch import fresh_batch
 from omnilytics.daemon.training.data import read_npz
 from omnilytics.peers.market import TaskParams, bits
@@ -61,6 +67,8 @@ class Witnessed:
     summary: dict[str, Any]
     broker: BrokerTap
     chain: ChainTap
+    # The task as `model watch` shows it in the end.
+    view: TaskView
 
     def home(self, name: str) -> Path:
         return self.folder / "participants" / name
@@ -72,18 +80,23 @@ class Witnessed:
 
 async def _witness(options: TestbedOptions, folder: Path) -> Witnessed:
     broker_tap, chain_tap = BrokerTap(), ChainTap()
+    views: list[TaskView] = []
     async with start_broker("embedded", folder / "broker") as broker:
         listening = asyncio.create_task(broker_tap.run(broker.host, broker.port))
 
         async def look(market: dict[str, Any]) -> None:
             await chain_tap.read(market, task=1)
+            chain = Chain(market["rpc_url"], bytes.fromhex(market["market"][2:]))
+            await chain.connect()
+            views.append(await TaskWatch(chain, 1, folder / "run" / "participants" / "model" / "log.jsonl").look())
+            await chain.close()
 
         options = replace(options, broker=broker.url, leak_secrets=True)
         summary = await run_testbed(options, folder / "run", look)
         listening.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listening
-    return Witnessed(folder / "run", summary, broker_tap, chain_tap)
+    return Witnessed(folder / "run", summary, broker_tap, chain_tap, views[-1])
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +134,36 @@ def test_a_clean_run_trains_verifies_and_pays_everybody(run: Witnessed) -> None:
     assert all(owner["still_withdrawable_wei"] == 0 for owner in summary["owners"])
     assert json.loads((run.folder / "summary.json").read_text()) == summary
     assert (run.folder / "summary.png").stat().st_size > 1000
+
+
+def test_a_watcher_sees_what_the_model_owner_measured_and_who_was_paid(each_run: Witnessed) -> None:
+    view, rounds = each_run.view, each_run.summary["rounds"]
+    assert view.over and view.status == "ended" and len(view.rows) == len(rounds) == 2
+    for row, said in zip(view.rows, rounds, strict=True):
+        assert (row.outcome, row.accuracy) == (said["outcome"], said["accuracy"])
+        assert list(row.selected) == said["selected_groups"] and row.complete == (0, 1, 2)
+        assert row.paid == 9 * _params(each_run).rate
+    assert sum(row.paid for row in view.rows) == view.paid
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".npz", ".onnx"])
+def test_the_trained_model_is_fetched_and_predicts_as_it_was_measured(
+    each_run: Witnessed, ending: str, tmp_path: Path
+) -> None:
+    home, out = each_run.home("model"), tmp_path / f"model{ending}"
+    told = CliRunner().invoke(cli, ["model", "fetch", "--home", str(home), "--out", str(out), "--json"])
+    assert told.exit_code == 0, told.output
+    said = json.loads(told.stdout)["data"]
+    assert float(said["accuracy"]) == each_run.summary["accuracy_final"] and said["round"] == "2"
+    rows = read_npz(home / "data.npz")
+    if ending == ".onnx":
+        session = InferenceSession(out, providers=["CPUExecutionProvider"])
+        (found,) = session.run(["class"], {"features": rows.features})
+    else:
+        found = read_model(out).predict(rows.features)
+    # Under secret-head half of these rows select groups, and the other half measures.
+    exact = 0.0 if each_run.view.rows[0].selected == (0, 1, 2) else 0.1
+    assert abs((found == rows.labels).mean() - each_run.summary["accuracy_final"]) <= exact
 
 
 def test_every_owners_ledger_has_what_it_posted(run: Witnessed) -> None:

@@ -22,6 +22,10 @@ DAEMON_ONLY = {
     "eth_account": {"daemon/keystore.py"},
     "dp_accounting": {"daemon/accounting.py"},
     "sklearn": {"daemon/training/data.py"},
+    "torch": {"daemon/training/torch_modules.py"},
+    "onnx": {"daemon/onnx_graph.py"},
+    "pyarrow": {"daemon/training/parquet.py"},
+    "safetensors": {"daemon/model_files.py"},
     "amqtt": set[str](),
     "requests": set[str](),
     "rich": {"daemon/monitor/terminal.py"},
@@ -132,6 +136,7 @@ def test_every_module_says_what_it_is_for_and_fits_on_some_pages(path: Path) -> 
 def test_the_command_line_starts_without_the_heavy_libraries() -> None:
     """`omnilytics --help` must not wait for web3 and scikit-learn."""
     heavy = {"web3", "sklearn", "numpy", "aiohttp", "aiomqtt", "dp_accounting"}
+    heavy |= {"torch", "onnx", "pyarrow", "safetensors"}
     seen: set[str] = set()
     waiting = [ROOT / "daemon" / "cli.py"]
     while waiting:

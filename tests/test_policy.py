@@ -125,6 +125,7 @@ ONE_KEY_EACH: dict[str, tuple[Any, Offer, Ledger, str]] = {
     "maximum_values": (649, OFFER, NOTHING, "has a model of 650 values, the policy allows 649"),
     "maximum_value_share": (0.05, OFFER, NOTHING, "shows 0.1 values for each number in a group's rows, the policy "),
     "architectures": (("mlp:*", "cnn"), OFFER, NOTHING, "trains softmax, the policy allows mlp:*, cnn"),
+    "trainers": (("mlp", "torch"), OFFER, NOTHING, "runs the trainer softmax, the policy allows mlp, torch"),
     "protections": ((), OFFER, NOTHING, "protects the model by envelope, the policy allows nothing"),
     "model_owners": (("0x" + OTHER.hex(),), OFFER, NOTHING, f"is offered by 0x{OWNER.hex()}, which is not on the"),
     "blocked_model_owners": (("0x" + OWNER.hex().upper(),), OFFER, NOTHING, "is offered by 0x07070707070707070707"),

@@ -1,12 +1,16 @@
-"""omnilytics model run: a model owner's daemon."""
+"""omnilytics model: a model owner's commands; `run` is its daemon."""
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from omnilytics.daemon.commands.model_fetch import fetch, predict
+from omnilytics.daemon.commands.model_post import post, tell_round
+from omnilytics.daemon.commands.model_watch import watch
 from omnilytics.daemon.commands.options import network_options, settings_from
 from omnilytics.daemon.signals import leaving_at_once
 
@@ -16,21 +20,24 @@ def model() -> None:
     """The model owner's side."""
 
 
+for _command in (post, watch, fetch, predict):
+    model.add_command(_command)
+
+
 @model.command()
 @network_options
 @click.option(
     "--test",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="Own labelled rows: .npz or .csv.",
+    help="Own labelled rows: .npz, .csv or .parquet. Without it: go on with the task that this folder posted.",
 )
-@click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
+@click.option("--label", metavar="COLUMN", help="The label's column, for .csv and .parquet.")
 @click.option(
     "--model",
     "architecture",
     default="softmax",
     show_default=True,
-    help="softmax or mlp:WIDTH,WIDTH; under secret-head a trunk of one's own.",
+    help="softmax, mlp:WIDTH,WIDTH or an installed trainer's; under secret-head a trunk of one's own.",
 )
 @click.option(
     "--protection",
@@ -62,12 +69,40 @@ def model() -> None:
 def run(**options: Any) -> None:
     """Create a task with its reward in escrow, train through it to the end, collect what is left.
 
+    Without --test it goes on with the task of `omnilytics model post`, by the options of the post.
+
     \b
     Example: omnilytics model run --home ./model --chain http://127.0.0.1:8545 \\
                  --market 0x5FbD... --broker mqtt://127.0.0.1:1883 --test own.npz --rounds 20
     """
     with leaving_at_once():
+        from omnilytics.daemon.post import Callbacks, has_posted, resume_task
         from omnilytics.daemon.run import ModelOptions, run_model
 
         settings, password_file = settings_from(options)
-        run_model(settings, password_file, ModelOptions(**options))
+        if options["test"] is not None and not has_posted(settings):
+            run_model(settings, password_file, ModelOptions(**options))
+            return
+        _refuse_other_options()
+
+        def resumed(task: int, again: bool) -> None:
+            click.echo(f"going on with task {task}", err=True)
+
+        callbacks = Callbacks(lambda quote: False, resumed, tell_round(0))
+        resume_task(settings, password_file, options["test"], options["label"], callbacks)
+
+
+def _refuse_other_options() -> None:
+    """A task that was posted has its options for ever. Raises ConfigurationError for those that are given again."""
+    from omnilytics.daemon.run import ModelOptions
+    from omnilytics.peers.errors import ConfigurationError
+
+    context = click.get_current_context()
+    designing = {entry.name for entry in fields(ModelOptions)} - {"test", "label"}
+    for parameter in context.command.params:
+        given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name in designing:
+            raise ConfigurationError(
+                f"{parameter.opts[0]} is of no use: the options are those of the task that this folder has posted",
+                help="leave it out; without a posted task, --test FILE creates one",
+            )

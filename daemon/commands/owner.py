@@ -22,9 +22,9 @@ def owner() -> None:
     "--data",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE|NAME",
-    help=".npz (X, y) or .csv, or a name of omnilytics data list (default: the only one there).",
+    help=".npz (X, y), .csv or .parquet, or a name of omnilytics data list (default: the only one there).",
 )
-@click.option("--label", metavar="COLUMN", help="The label's column, for .csv.")
+@click.option("--label", metavar="COLUMN", help="The label's column, for .csv and .parquet.")
 @click.option(
     "--task",
     type=click.IntRange(1, 2**63 - 1),

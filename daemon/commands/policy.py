@@ -118,8 +118,10 @@ async def _objections(
     from omnilytics.daemon.spec import decode_spec
     from omnilytics.daemon.training.data import read_dataset
     from omnilytics.daemon.training.private import read_privacy
+    from omnilytics.daemon.training.trainers import allow
 
     chosen, privacy = owner_policy(settings, max_stake), read_privacy(settings.table("privacy"))
+    allow(chosen.trainers)
     rows = None
     if data is not None:
         source = choose(read_registry(settings.table("data"), settings.home), data, label)

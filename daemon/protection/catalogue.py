@@ -15,6 +15,7 @@ from omnilytics.daemon.protection.perturbed import PerturbedOwner
 from omnilytics.daemon.protection.secret_head import SecretHeadOwner
 from omnilytics.daemon.protection.sides import OwnerSide
 from omnilytics.daemon.training.models import Architecture, Model
+from omnilytics.daemon.training.trainers import BUILT_IN, trainer_for, trainer_name
 from omnilytics.peers.errors import ParameterError
 
 
@@ -23,6 +24,7 @@ class Protection:
     """What a task gets with a protection's name.
 
     promise: one line for owners. model_selection: the model owner selects, and each group has pads of its own.
+    any_trainer: owners post gradients of whatever trainer the task names.
     fresh_rows: every row is used in one round only. same_model_once: owners refuse the same published values twice.
     clip: of every task, None where the model owner chooses it. least_lane_bits: lanes narrower than these are useless.
     The following take (architecture, feature count, class count) and raise ParameterError for what cannot be.
@@ -33,6 +35,7 @@ class Protection:
     name: str
     promise: str
     model_selection: bool
+    any_trainer: bool
     fresh_rows: bool
     same_model_once: bool
     clip: float | None
@@ -41,7 +44,23 @@ class Protection:
     least_group_rows: Callable[[str, int, int], int]
 
 
-def _model(architecture: str, feature_count: int, class_count: int) -> Model:
+def check_trainer(protection: str, architecture: str) -> None:
+    """Raises ParameterError where a protection cannot take its gradients from the trainer that is named."""
+    name = trainer_name(architecture)
+    if name in BUILT_IN or protection == "envelope":
+        return
+    reasons = {
+        "perturbed": "what owners report is worked out layer by layer, for mlp:WIDTH,.. alone",
+        "secret-head": "its statistic is that of a linear head on a feature map, not a trainer's gradient",
+    }
+    raise ParameterError(
+        f"protection {protection} cannot train {architecture!r}: {reasons[protection]}",
+        help="use --protection envelope, or a model of softmax or mlp",
+    )
+
+
+def _network(protection: str, architecture: str, feature_count: int, class_count: int) -> Model:
+    check_trainer(protection, architecture)
     return Model(Architecture.parse(architecture), feature_count, class_count)
 
 
@@ -65,28 +84,31 @@ PROTECTIONS = {
             "envelope",
             envelope.PROMISE,
             model_selection=False,
+            any_trainer=True,
             fresh_rows=False,
             same_model_once=True,
             clip=None,
             least_lane_bits=8,
-            owner_side=lambda *of: EnvelopeOwner(_model(*of[:3])),
+            owner_side=lambda *of: EnvelopeOwner(trainer_for(*of[:3])),
             least_group_rows=lambda *shape: 1,
         ),
         Protection(
             "perturbed",
             PerturbedOwner.promise,
             model_selection=True,
+            any_trainer=False,
             fresh_rows=PerturbedOwner.fresh_rows,
             same_model_once=True,
             clip=PerturbedOwner.clip,
             least_lane_bits=PerturbedOwner.least_lane_bits,
-            owner_side=lambda *of: PerturbedOwner(_model(*of[:3])),
-            least_group_rows=lambda *shape: perturbed.least_group_rows(_model(*shape)),
+            owner_side=lambda *of: PerturbedOwner(_network("perturbed", *of[:3])),
+            least_group_rows=lambda *shape: perturbed.least_group_rows(_network("perturbed", *shape)),
         ),
         Protection(
             "secret-head",
             SecretHeadOwner.promise,
             model_selection=True,
+            any_trainer=False,
             fresh_rows=SecretHeadOwner.fresh_rows,
             same_model_once=False,
             clip=SecretHeadOwner.clip,

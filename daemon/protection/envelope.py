@@ -1,7 +1,8 @@
 """The envelope: the model travels encrypted, and every registered owner of the task reads it.
 
-Owners post the gradient of the cross-entropy at the published weights. It keeps the model from everybody but them,
-and nothing from them: what they train on they can keep.
+Owners post their trainer's gradient at the published weights: of the cross-entropy, where the trainer is a built-in
+one. Any trainer will do, because nothing is asked of its gradients but that they may be averaged. The envelope keeps
+the model from everybody but them, and nothing from them: what they train on they can keep.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from dataclasses import dataclass, field
 
 from omnilytics.daemon.protection.sides import Floats, Labels, Learned, Published, krum_choice
 from omnilytics.daemon.training.data import Dataset
-from omnilytics.daemon.training.models import Model
 from omnilytics.daemon.training.optimisers import Optimiser, OptimiserState
 from omnilytics.daemon.training.payload import ModelPayload, as_published, decode_payload, encode_payload
 from omnilytics.daemon.training.scaling import FeatureScaling
+from omnilytics.daemon.training.trainers import TaskTrainer
 
 PROMISE = "the model is hidden from outsiders, not from you: owners read it and post one averaged gradient a round"
 
 
 @dataclass(frozen=True)
 class EnvelopeOwner:
-    """Posts the mean cross-entropy gradient at the published weights."""
+    """Posts the mean gradient at the published weights."""
 
-    model: Model
+    model: TaskTrainer
 
     @property
     def value_count(self) -> int:
@@ -49,7 +50,7 @@ class EnvelopeOwner:
 class EnvelopeModel:
     """Publishes the weights and steps them with an optimiser; memory is the optimiser's state."""
 
-    model: Model
+    model: TaskTrainer
     optimiser: Optimiser
     initial_weights: Floats = field(repr=False)
     scaling: FeatureScaling = field(repr=False)
@@ -82,4 +83,4 @@ class EnvelopeModel:
 
     def accuracy(self, learned: Learned, rows: Dataset) -> float:
         """Of the weights as they are published."""
-        return self.model.accuracy(as_published(learned.weights), rows.features, rows.labels)
+        return float((self.model.predict(as_published(learned.weights), rows.features) == rows.labels).mean())

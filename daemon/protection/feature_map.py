@@ -142,8 +142,13 @@ class RandomFeatures:
 
     def apply(self, features: Floats) -> Floats:
         """See FeatureMap."""
-        matrix, biases = _random_layer(self.inputs, self.width, self.seed)
+        matrix, biases = self.layer
         return _units((_checked(features, self.inputs) @ matrix + biases) / RANDOM_CUT)
+
+    @property
+    def layer(self) -> tuple[Floats, Floats]:
+        """A, float64[inputs, width], and b, float64[width]."""
+        return _random_layer(self.inputs, self.width, self.seed)
 
     def encode(self) -> bytes:
         """The seed."""
@@ -199,9 +204,19 @@ class Trunk:
         with np.errstate(over="ignore"):
             return cls(model.feature_count, shape, values.astype(np.float32).astype(np.float64))
 
+    @staticmethod
+    def layers(shape: MapShape, inputs: int) -> Model:
+        """A trunk's layers, as a model whose classes are the last hidden units."""
+        return _trunk_model(shape, inputs)
+
+    @property
+    def model(self) -> Model:
+        """This trunk's."""
+        return _trunk_model(self.shape, self.inputs)
+
     def apply(self, features: Floats) -> Floats:
         """See FeatureMap."""
-        return _units(_trunk_model(self.shape, self.inputs).logits(self.weights, _checked(features, self.inputs)))
+        return _units(self.model.logits(self.weights, _checked(features, self.inputs)))
 
     def encode(self) -> bytes:
         """The weights as little-endian float32, negative zeros as zeros."""

@@ -72,7 +72,7 @@ class PublishedPerturbation:
     exponents: Labels
 
     def __post_init__(self) -> None:
-        model = self.payload.model
+        model = self.model
         check_model(model)
         if self.direction.shape != (model.class_count,):
             raise ParameterError(f"a direction of {self.direction.size} values, {model} needs {model.class_count}")
@@ -87,6 +87,13 @@ class PublishedPerturbation:
             raise ParameterError(f"a scale is not in 2^-{MAX_EXPONENT} to 2^{MAX_EXPONENT}")
 
     @property
+    def model(self) -> Model:
+        """The network whose weights are perturbed; catalogue.py lets no other trainer in."""
+        model = self.payload.model
+        assert isinstance(model, Model)
+        return model
+
+    @property
     def scaling(self) -> FeatureScaling:
         """The task's scaling of features."""
         return self.payload.scaling
@@ -94,7 +101,7 @@ class PublishedPerturbation:
     @property
     def scales(self) -> Floats:
         """What a report's values are divided by, float64[statistic's values]."""
-        return np.repeat(np.exp2(self.exponents.astype(np.float64)), tensor_sizes(self.payload.model))
+        return np.repeat(np.exp2(self.exponents.astype(np.float64)), tensor_sizes(self.model))
 
     @property
     def digest(self) -> bytes:

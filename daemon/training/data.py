@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from omnilytics.daemon.training.parquet import ParquetTable
 from omnilytics.peers.errors import DataError, ParameterError
 
 if TYPE_CHECKING:
@@ -110,18 +111,49 @@ class Dataset:
 
 
 def read_dataset(path: Path, label_column: str | None = None) -> Dataset:
-    """Read a file by its ending: .npz (X and y) or .csv (`label_column` names the label).
+    """Read a file by its ending: .npz (X and y), or .csv or .parquet (`label_column` names the label).
 
-    Raises DataError for any other ending, for a .csv without `label_column`, and as the readers below.
+    Raises DataError for any other ending, for a table without `label_column`, and as the readers below.
     """
-    ending = path.suffix.lower()
+    ending = _ending(path)
     if ending == ".npz":
         return read_npz(path)
-    if ending != ".csv":
-        raise DataError(f"{path}: data must be a .npz file (arrays X and y) or a .csv file with a header")
     if label_column is None:
         raise DataError(f"{path}: say which column of the table is the label (--label COLUMN)")
-    return read_csv(path, label_column)
+    return read_csv(path, label_column) if ending == ".csv" else read_parquet(path, label_column)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict: features float64[rows, columns], finite; labels' texts where the file has them."""
+
+    features: NDArray[np.float64]
+    labels: tuple[str, ...] | None
+
+
+def read_rows(path: Path, label_column: str | None = None) -> Rows:
+    """Read a file that need not have labels: .npz without y, a table without `label_column`, or as `read_dataset`.
+
+    Raises DataError as `read_dataset` does.
+    """
+    ending = _ending(path)
+    if ending == ".npz":
+        features, labels = _npz_arrays(path)
+        texts = None if labels is None else [_label_text(value) for value in labels.tolist()]
+    else:
+        features, texts = _csv_table(path, label_column) if ending == ".csv" else _parquet_table(path, label_column)
+    # The checks of a dataset are those of rows without labels too.
+    checked = _located(path, features, np.zeros(len(features), dtype=np.int64), ("",))
+    return Rows(checked.features, None if texts is None else tuple(texts))
+
+
+def _ending(path: Path) -> str:
+    ending = path.suffix.lower()
+    if ending not in (".npz", ".csv", ".parquet"):
+        raise DataError(
+            f"{path}: data must be a .npz file (arrays X and y), or a .csv or .parquet file with named columns"
+        )
+    return ending
 
 
 def read_npz(path: Path) -> Dataset:
@@ -130,14 +162,22 @@ def read_npz(path: Path) -> Dataset:
     Raises DataError, with the path, for a file that is missing, is no .npz, lacks an array, or whose arrays
     have the wrong shape, type or values.
     """
+    features, labels = _npz_arrays(path, needed=("X", "y"))
+    assert labels is not None
+    indices, classes = _classify([_label_text(value) for value in labels.tolist()])
+    return _located(path, features, indices, classes)
+
+
+def _npz_arrays(path: Path, needed: tuple[str, ...] = ("X",)) -> tuple[NDArray[np.float64], NDArray[np.generic] | None]:
+    """X and, where it is there, y."""
     try:
         _refuse_bombs(path)
         with np.load(path, allow_pickle=False) as archive:
-            missing = [name for name in ("X", "y") if name not in archive.files]
+            missing = [name for name in needed if name not in archive.files]
             if missing:
                 held = ", ".join(archive.files) or "none"
                 raise DataError(f"{path}: no array {missing[0]}; a dataset needs X and y (arrays in it: {held})")
-            features, labels = archive["X"], archive["y"]
+            features, labels = archive["X"], archive["y"] if "y" in archive.files else None
     except OSError as error:
         raise DataError(f"{path}: cannot read: {error.strerror or error}") from None
     except (
@@ -146,24 +186,23 @@ def read_npz(path: Path) -> Dataset:
         *(RuntimeError, MemoryError, struct.error, zlib.error, zipfile.BadZipFile),
     ):
         raise DataError(f"{path}: not a readable .npz file of plain numbers and texts") from None
-    if not isinstance(features, np.ndarray) or not isinstance(labels, np.ndarray):
+    if not isinstance(features, np.ndarray) or not isinstance(labels, np.ndarray | None):
         raise DataError(f"{path}: X or y is no array")
     if features.ndim != 2:
         raise DataError(f"{path}: X must have shape (rows, columns), not {features.shape}")
     if features.dtype.kind not in "buif":
         raise DataError(f"{path}: X must hold numbers, not {features.dtype}")
-    if labels.shape != features.shape[:1]:
+    if labels is not None and labels.shape != features.shape[:1]:
         raise DataError(f"{path}: X has {features.shape[0]} rows but y has shape {labels.shape}")
     if features.shape[0] == 0:
         raise DataError(f"{path}: dataset has 0 rows")
     if features.shape[1] == 0:
         raise DataError(f"{path}: dataset has 0 feature columns")
-    if labels.dtype.kind not in "buifU":
+    if labels is not None and labels.dtype.kind not in "buifU":
         raise DataError(f"{path}: y must hold numbers or texts, not {labels.dtype}")
-    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+    if labels is not None and labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise DataError(f"{path}: label of row {np.flatnonzero(~np.isfinite(labels))[0] + 1} is not finite")
-    indices, classes = _classify([_label_text(value) for value in labels.tolist()])
-    return _located(path, features.astype(np.float64), indices, classes)
+    return features.astype(np.float64), labels
 
 
 def _refuse_bombs(path: Path) -> None:
@@ -194,6 +233,39 @@ def read_csv(path: Path, label_column: str) -> Dataset:
     Raises DataError, with path, row and column, for a missing or doubled column, a cell that is empty, no
     number or not finite, a row of another length, or no rows.
     """
+    features, texts = _csv_table(path, label_column)
+    assert texts is not None
+    indices, classes = _classify(texts)
+    return _located(path, features, indices, classes)
+
+
+def read_parquet(path: Path, label_column: str) -> Dataset:
+    """Read a .parquet table; every column but `label_column` holds numbers; labels are texts, numbers or bools.
+
+    Raises DataError, with path, row and column, for a missing extra, a missing or doubled column, a column of another
+    type, an empty or not finite value, a table that is too large, or no rows.
+    """
+    features, texts = _parquet_table(path, label_column)
+    assert texts is not None
+    indices, classes = _classify(texts)
+    return _located(path, features, indices, classes)
+
+
+def _parquet_table(path: Path, label_column: str | None) -> tuple[NDArray[np.float64], list[str] | None]:
+    table = ParquetTable(path)
+    label_at = _check_header(path, table.names, label_column)
+    columns = table.read(label_at)
+    if not len(columns.values):
+        raise DataError(f"{path}: dataset has 0 rows")
+    if columns.labels is None:
+        return columns.values, None
+    for row, value in enumerate(columns.labels, start=1):
+        if (isinstance(value, float) and not math.isfinite(value)) or (isinstance(value, str) and not value.strip()):
+            raise DataError(f"{path}: row {row} has no label")
+    return columns.values, [_label_text(value) for value in columns.labels]
+
+
+def _csv_table(path: Path, label_column: str | None) -> tuple[NDArray[np.float64], list[str] | None]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _parse_csv(path, csv.reader(file), label_column)
@@ -285,20 +357,32 @@ def dirichlet_split(
     return [np.flatnonzero(owner_of == owner).astype(np.int64) for owner in range(owner_count)]
 
 
-def _parse_csv(path: Path, reader: _csv.Reader, label_column: str) -> Dataset:
-    header = [name.strip() for name in next(reader, [])]
+def _check_header(path: Path, header: Sequence[str], label_column: str | None) -> int | None:
+    """The label's index among the columns."""
     if not header:
-        raise DataError(f"{path}: no header; the first line must name the columns")
+        raise DataError(f"{path}: no columns")
     most, times = Counter(header).most_common(1)[0]
     if times > 1:
         raise DataError(f"{path}: column {most!r} appears more than once")
+    if label_column is None:
+        return None
     if label_column not in header:
         raise DataError(
             f"{path}: no column {label_column!r}{_suggestion(label_column, header)} (columns: {_listing(header)})"
         )
     if len(header) == 1:
         raise DataError(f"{path}: the table has no column beside the label {label_column!r}")
-    label_at = header.index(label_column)
+    return header.index(label_column)
+
+
+def _parse_csv(
+    path: Path, reader: _csv.Reader, label_column: str | None
+) -> tuple[NDArray[np.float64], list[str] | None]:
+    header = [name.strip() for name in next(reader, [])]
+    if not header:
+        raise DataError(f"{path}: no header; the first line must name the columns")
+    label_at = _check_header(path, header, label_column)
+    names = header if label_at is None else header[:label_at] + header[label_at + 1 :]
     table: list[list[float]] = []
     texts: list[str] = []
     for cells in reader:
@@ -309,10 +393,11 @@ def _parse_csv(path: Path, reader: _csv.Reader, label_column: str) -> Dataset:
             raise DataError(
                 f"{path}: row {row} (line {reader.line_num}) has {len(cells)} cells, the header {len(header)}"
             )
-        label = cells.pop(label_at).strip()
-        if not label:
-            raise DataError(f"{path}: row {row} (line {reader.line_num}) has no label")
-        names = header[:label_at] + header[label_at + 1 :]
+        if label_at is not None:
+            label = cells.pop(label_at).strip()
+            if not label:
+                raise DataError(f"{path}: row {row} (line {reader.line_num}) has no label")
+            texts.append(_label_text(label))
         try:
             values = [float(cell) for cell in cells]
         except ValueError:
@@ -320,11 +405,9 @@ def _parse_csv(path: Path, reader: _csv.Reader, label_column: str) -> Dataset:
         if not values or not all(map(math.isfinite, values)):
             raise DataError(f"{path}: {_describe_bad_cell(row, reader.line_num, names, cells)}")
         table.append(values)
-        texts.append(_label_text(label))
     if not table:
         raise DataError(f"{path}: dataset has 0 rows")
-    indices, classes = _classify(texts)
-    return _located(path, np.array(table, dtype=np.float64), indices, classes)
+    return np.array(table, dtype=np.float64), texts if label_at is not None else None
 
 
 def _describe_bad_cell(row: int, line: int, names: Sequence[str], cells: Sequence[str]) -> str:

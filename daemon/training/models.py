@@ -160,6 +160,17 @@ class Model:
         self.check_rows(features, labels)
         return float((self.predict(flat, features) == labels).mean())
 
+    def describe(self) -> str:
+        """The architecture, as a task spells it."""
+        return self.architecture.describe()
+
+    def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Names and shapes of the parts of the flat vector, in its order: y = x @ kernel + bias, layer by layer."""
+        parts: list[tuple[str, tuple[int, ...]]] = []
+        for number, shape in enumerate(self.architecture.layer_shapes(self.feature_count, self.class_count)):
+            parts += [(f"layers.{number}.kernel", shape), (f"layers.{number}.bias", shape[1:])]
+        return tuple(parts)
+
     def __str__(self) -> str:
         return f"{self.architecture.describe()} of {self.feature_count} features and {self.class_count} classes"
 

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from omnilytics.daemon.training.models import Architecture, Model
 from omnilytics.daemon.training.scaling import FeatureScaling
+from omnilytics.daemon.training.trainers import TaskTrainer
 from omnilytics.peers.errors import ModelMismatchError, ParameterError
 
 MAGIC = b"OLMP"
@@ -50,13 +50,15 @@ class ModelPayload:
     is not finite or not rounded, or the round is negative.
     """
 
-    model: Model
+    model: TaskTrainer
     weights: NDArray[np.float64]
     scaling: FeatureScaling
     round: int
 
     @classmethod
-    def of(cls, model: Model, weights: NDArray[np.float64], scaling: FeatureScaling, round_number: int) -> ModelPayload:
+    def of(
+        cls, model: TaskTrainer, weights: NDArray[np.float64], scaling: FeatureScaling, round_number: int
+    ) -> ModelPayload:
         """The payload of these weights (float64[d], any precision), rounded. Raises as the class does."""
         return cls(model, as_published(weights), scaling, round_number)
 
@@ -91,7 +93,7 @@ def encode_payload(payload: ModelPayload) -> bytes:
     model = payload.model
     header = json.dumps(
         {
-            "architecture": model.architecture.describe(),
+            "architecture": model.describe(),
             "class_count": model.class_count,
             "feature_count": model.feature_count,
             "round": payload.round,
@@ -104,7 +106,7 @@ def encode_payload(payload: ModelPayload) -> bytes:
     return _PREFIX.pack(MAGIC, VERSION, len(header)) + header + body
 
 
-def decode_payload(data: bytes, model: Model, round_number: int) -> ModelPayload:
+def decode_payload(data: bytes, model: TaskTrainer, round_number: int) -> ModelPayload:
     """Read a published model, strictly: `model` and `round_number` are what the task on the chain says.
 
     Raises ModelMismatchError for anything but bytes that `encode_payload` writes for that model and round:
@@ -119,8 +121,11 @@ def decode_payload(data: bytes, model: Model, round_number: int) -> ModelPayload
     start = _PREFIX.size + header_length
     if header_length > MAX_HEADER_BYTES or start > len(data):
         raise ModelMismatchError(f"model payload: header of {header_length} bytes in {len(data)} bytes")
-    said, said_round = _read_header(data[_PREFIX.size : start])
-    if said != model:
+    architecture, class_count, feature_count, said_round = _read_header(data[_PREFIX.size : start])
+    if (architecture, class_count, feature_count) != (model.describe(), model.class_count, model.feature_count):
+        # A stranger's text: no escape sequences, no end of lines.
+        shown = architecture if architecture.isprintable() else repr(architecture)
+        said = f"{shown} of {feature_count} features and {class_count} classes"
         raise ModelMismatchError(f"model payload is a {said}, the task's is a {model}")
     if said_round != round_number:
         raise ModelMismatchError(f"model payload is of round {said_round}, not {round_number}")
@@ -140,7 +145,8 @@ def decode_payload(data: bytes, model: Model, round_number: int) -> ModelPayload
     return payload
 
 
-def _read_header(raw: bytes) -> tuple[Model, int]:
+def _read_header(raw: bytes) -> tuple[str, int, int, int]:
+    """Architecture, class count, feature count and round, as the header says them."""
     try:
         fields = json.loads(raw.decode("ascii"))
     except (ValueError, RecursionError):
@@ -151,7 +157,4 @@ def _read_header(raw: bytes) -> tuple[Model, int]:
     if not isinstance(architecture, str) or not all(type(number) is int for number in numbers):
         raise ModelMismatchError("model payload: a field of the header has the wrong type")
     class_count, feature_count, round_number = numbers
-    try:
-        return Model(Architecture.parse(architecture), feature_count, class_count), round_number
-    except ParameterError as error:
-        raise ModelMismatchError(f"model payload: {error.message}") from None
+    return architecture, class_count, feature_count, round_number

@@ -91,8 +91,10 @@ def private_gradient(options: PrivacyOptions, normals: NormalSource = system_nor
         clip: float,
         generator: np.random.Generator,
     ) -> NDArray[np.float64]:
-        # Other protections' statistics have other norms: an owner with [privacy] does not join their tasks.
+        # Other statistics have other norms, and an installed trainer's rows none that is known: an owner with
+        # [privacy] joins no such task.
         assert isinstance(side, EnvelopeOwner) and isinstance(published, ModelPayload)
+        assert isinstance(side.model, Model)
         mean = clipped_mean_gradient(side.model, published.weights, features, labels, options.clip_norm)
         if options.noise_multiplier > 0.0:
             mean += normals(len(mean)) * (options.noise_multiplier * options.clip_norm / len(labels))

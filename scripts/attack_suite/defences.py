@@ -12,6 +12,7 @@ import numpy as np
 from omnilytics.daemon.protection.envelope import EnvelopeModel, EnvelopeOwner
 from omnilytics.daemon.protection.secret_head import SecretHeadModel
 from omnilytics.daemon.protection.sides import Floats, Labels, Learned, OwnerSide, Published, krum_choice
+from omnilytics.daemon.training.models import Model
 from omnilytics.daemon.training.payload import as_published
 from omnilytics.peers.quantise import RingLayout
 from scripts.attack_suite.market import Chooser, Scene, Setting, make_scene
@@ -54,7 +55,7 @@ class MomentumOwner:
 def hold_out_chooser(scene: Scene) -> Chooser:
     """The model owner drops the f groups whose step does its own rows the least good (Zeno; Xie et al., ICML 2019)."""
     side = scene.design.side
-    assert isinstance(side, EnvelopeModel)
+    assert isinstance(side, EnvelopeModel) and isinstance(side.model, Model)
     rows, model, faulty = scene.own, side.model, scene.setting.faulty
 
     def choose(learned: Learned, secret: bytes, means: Mapping[int, Floats]) -> tuple[int, ...]:

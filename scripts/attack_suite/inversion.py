@@ -118,7 +118,7 @@ def _gradients(
 ) -> tuple[list[Seen], float, int]:
     """All owners post whole-batch gradients in every round; the attacker sees its group's."""
     side, clip = scene.design.side, scene.design.spec.clip
-    assert isinstance(side, EnvelopeModel)
+    assert isinstance(side, EnvelopeModel) and isinstance(side.model, Model)
     everybody, seen = merged(scene.owners), list[Seen]()
     weights, state = side.initial_weights, side.optimiser.initial_state(side.model.value_count)
     for _ in range(case.looks):

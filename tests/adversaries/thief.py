@@ -62,7 +62,7 @@ class Disguise:
     @property
     def model(self) -> Model:
         """The architecture."""
-        return self.published.payload.model
+        return self.published.model
 
     def hidden(self, features: Floats) -> Floats:
         """The last hidden outputs, float64[rows, width], each up to a positive factor the model's own."""
