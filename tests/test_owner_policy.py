@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from omnilytics.daemon.accounting import epsilon_of
+from omnilytics.daemon.chain import Head
 from omnilytics.daemon.journal import Journal, StoredVector
 from omnilytics.daemon.ledger import Exposure, Mechanism, kind_of
 from omnilytics.daemon.node import Node, SnapshotSeen
@@ -41,7 +41,7 @@ class ChainOfTasks(ChainStub):
     offered: dict[int, tuple[bytes, TaskParams]]
 
     async def head(self) -> Any:
-        return SimpleNamespace(number=1)
+        return Head(1, 0, bytes(32), 0, bytes(32))
 
     async def task_count(self) -> int:
         return len(self.offered)
