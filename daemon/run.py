@@ -7,14 +7,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from omnilytics.daemon.accounting import load_library
-from omnilytics.daemon.broker import parse_broker_url
+from omnilytics.daemon.broker import Broker, parse_broker_url
+from omnilytics.daemon.broker_access import read_access
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
-from omnilytics.daemon.node import Node, lock_home
+from omnilytics.daemon.node import Node, Surroundings, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.policy import Policy, read_policy
@@ -118,8 +120,13 @@ def owner_policy(settings: Settings, max_stake: int | None = None, allow_thin_su
 
 def _node(settings: Settings, password_file: Path, role: str) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
-    _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
-    return Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    _ = settings.market_address, settings.chain_url
+    access = read_access(settings)
+    if parse_broker_url(settings.broker).tls:
+        access.tls_context()
+    access.password()
+    keys = load_keys(settings.keys_folder, read_password(password_file))
+    return Node(settings, keys, role, Surroundings(broker=partial(Broker, access=access)))
 
 
 def run_owner(

@@ -12,12 +12,18 @@ from omnilytics.daemon.config import Settings, load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+# A flag's path starts here, not in HOME as one of config.toml does.
+_FILE = click.Path(resolve_path=True, dir_okay=False)
 _NETWORK = (
     click.option("--chain", metavar="URL", help="Ethereum RPC (http or https)."),
     click.option("--check-chain", metavar="URL", help="A second RPC: nothing is done while the two disagree."),
     click.option("--chain-id", type=int, help="Refuse any other chain."),
     click.option("--market", metavar="ADDRESS", help="The market contract."),
     click.option("--broker", metavar="URL", help="MQTT broker, mqtt://[user:password@]host:port or mqtts://."),
+    click.option("--broker-ca", type=_FILE, help="Who vouches for the broker (default: HOME/broker/ca.pem)."),
+    click.option("--broker-certificate", type=_FILE, help="Our own (default: HOME/broker/certificate.pem)."),
+    click.option("--broker-key", type=_FILE, help="The certificate's key (default: HOME/broker/key.pem)."),
+    click.option("--broker-password-file", type=_FILE, help="Password of the user in the broker's address."),
     click.option("--finality-depth", type=int, help="Blocks under the head whose state is trusted (default 0)."),
     click.option("--gas-price-cap", type=int, metavar="WEI", help="Never pay more than this for a gas."),
     click.option("--gas-tip", type=int, metavar="WEI", help="Priority fee for a gas."),
@@ -52,8 +58,9 @@ def settings_from(options: dict[str, Any]) -> tuple[Settings, Path]:
     home: Path = options.pop("home")
     password_file: Path | None = options.pop("password_file")
     names = (
-        "chain", "check_chain", "chain_id", "market", "broker", "finality_depth", "gas_price_cap", "gas_tip",
-        "poll_seconds", "patience_seconds", "verbose",
+        "chain", "check_chain", "chain_id", "market", "broker", "broker_ca", "broker_certificate", "broker_key",
+        "broker_password_file", "finality_depth", "gas_price_cap", "gas_tip", "poll_seconds", "patience_seconds",
+        "verbose",
     )  # fmt: skip
     settings = load_settings(home, {name: options.pop(name) for name in names})
     return settings, password_file or settings.password_path
