@@ -30,6 +30,7 @@ MAX_WAITING_MESSAGES = 10_000
 GOODBYE_SECONDS = 1.0
 # Our own presence comes back to us, unless the broker lets us not say it, or not hear it.
 ECHO_SECONDS = 20.0
+CHECK_SECONDS = 5.0
 _ADDRESS = re.compile("[0-9a-f]{40}")
 # Without it every hop waits 44 ms for Nagle's algorithm.
 _NO_DELAY = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -91,13 +92,11 @@ class _SocketErrors(logging.Handler):
                 self.newest = argument
 
 
-async def _subscribe(client: aiomqtt.Client, wanted: str) -> None:
-    granted = await client.subscribe(wanted, qos=1)
-    if any(not isinstance(code, int) and code.is_failure for code in granted):
-        raise BrokerError(
-            f"not authorised for a topic: the broker does not let us read {wanted}",
-            help="does our certificate, or user, bear our address? ask the broker's operator",
-        )
+def _not_passed_on(where: str) -> BrokerError:
+    return BrokerError(
+        f"not authorised for a topic: the broker does not pass on {where}",
+        help="it must let us write and read it: does our certificate, or user, bear our address?",
+    )
 
 
 class Broker:
@@ -172,14 +171,13 @@ class Broker:
                 return tls_failure(cause, self._address_of_broker.host)
         return BrokerError(f"cannot reach broker: {error}")
 
-    async def _session(self) -> None:
+    async def _client(self) -> aiomqtt.Client:
         where = self._address_of_broker
-        mine = self._presence_topic(self._me.hex())
         self._socket_errors.newest = None
         self._echo.clear()
         password = self._access.password()
         self._log.protect(*(secret.encode() for secret in (where.password, password) if secret), keep=True)
-        async with aiomqtt.Client(
+        return aiomqtt.Client(
             where.host,
             where.port,
             # A password needs a user: brokers that we know of take the address for its name.
@@ -188,17 +186,20 @@ class Broker:
             logger=self._socket_errors.logger,
             identifier=f"omnilytics-{self._run}-{self._me.hex()}",
             protocol=aiomqtt.ProtocolVersion.V311,
-            will=aiomqtt.Will(mine, b"0", qos=1, retain=True),
+            will=aiomqtt.Will(self._presence_topic(self._me.hex()), b"0", qos=1, retain=True),
             socket_options=_NO_DELAY,
             tls_context=await asyncio.to_thread(self._access.tls_context) if where.tls else None,
             timeout=10,
             max_queued_outgoing_messages=0,
-        ) as client:
-            for wanted in (topic_filter(self._run, self._me), self._presence_topic("+")):
-                await _subscribe(client, wanted)
+        )
+
+    async def _session(self) -> None:
+        mine = self._presence_topic(self._me.hex())
+        async with await self._client() as client:
+            await self._subscribe(client)
             await client.publish(mine, b"1", qos=1, retain=True)
             self.connected.set()
-            self._log("broker.connected", f"connected to {where.host}:{where.port}")
+            self._log("broker.connected", f"connected to {self._address_of_broker.host}:{self._address_of_broker.port}")
             # When either of them fails the connection is of no use: a session that hears but cannot speak is worse
             # than none, because it looks alive.
             both = [asyncio.create_task(self._send_all(client)), asyncio.create_task(self._receive_all(client))]
@@ -210,16 +211,45 @@ class Broker:
             finally:
                 await end_tasks([*both, watch])
 
+    async def check(self) -> None:
+        """Connects once and sees whether what we say in our own topics comes back; says that we are away.
+
+        Raises BrokerError, ConfigurationError or KeyFileError, in words. For participants that do not run.
+        """
+        inbox = topic(self._run, 0, 0, self._me, self._me)
+        try:
+            async with await self._client() as client:
+                await self._subscribe(client)
+                for where, payload, retain in (
+                    (inbox, b"", False),
+                    (self._presence_topic(self._me.hex()), b"0", True),
+                ):
+                    await client.publish(where, payload, qos=1, retain=retain)
+                    try:
+                        async with asyncio.timeout(CHECK_SECONDS):
+                            while str((await anext(client.messages)).topic) != where:
+                                pass
+                    except TimeoutError:
+                        raise _not_passed_on(where) from None
+        except (aiomqtt.MqttError, OSError) as error:
+            raise self._explained(error) from error
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        for wanted in (topic_filter(self._run, self._me), self._presence_topic("+")):
+            granted = await client.subscribe(wanted, qos=1)
+            if any(not isinstance(code, int) and code.is_failure for code in granted):
+                raise BrokerError(
+                    f"not authorised for a topic: the broker does not let us read {wanted}",
+                    help="does our certificate, or user, bear our address? ask the broker's operator",
+                )
+
     async def _expect_echo(self, mine: str) -> None:
         """A broker of MQTT 3.1.1 acknowledges what it does not let through: only silence tells."""
         try:
             async with asyncio.timeout(ECHO_SECONDS):
                 await self._echo.wait()
         except TimeoutError:
-            problem = BrokerError(
-                f"not authorised for a topic: the broker does not pass on {mine}",
-                help="it must let us write and read it: does our certificate, or user, bear our address?",
-            )
+            problem = _not_passed_on(mine)
             self._log("broker.denied", f"{problem}; {problem.help}", "warning", code=problem.code)
 
     async def _send_all(self, client: aiomqtt.Client) -> None:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from omnilytics.daemon.commands.broker import broker
 from omnilytics.daemon.commands.initialise import init
 from omnilytics.daemon.commands.ledger import ledger
 from omnilytics.daemon.commands.model import model
@@ -29,6 +30,7 @@ def cli() -> None:
     """
 
 
+cli.add_command(broker)
 cli.add_command(init)
 cli.add_command(ledger)
 cli.add_command(model)
