@@ -15,6 +15,7 @@ import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
@@ -90,6 +91,15 @@ class _SocketErrors(logging.Handler):
         for argument in record.args if isinstance(record.args, tuple) else ():
             if isinstance(argument, OSError):
                 self.newest = argument
+
+
+class _Client(aiomqtt.Client):
+    """Does not wait on for a broker's answer when paho has lost the connection, as when TLS is refused."""
+
+    def _on_disconnect(self, *arguments: Any, **more: Any) -> None:
+        super()._on_disconnect(*arguments, **more)
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("the broker ended the connection before it answered"))
 
 
 def _not_passed_on(where: str) -> BrokerError:
@@ -169,7 +179,9 @@ class Broker:
         for cause in (error, error.__context__, self._socket_errors.newest):
             if isinstance(cause, ssl.SSLError):
                 return tls_failure(cause, self._address_of_broker.host)
-        return BrokerError(f"cannot reach broker: {error}")
+        # Some brokers refuse a certificate without a word.
+        hint = "does it want a client certificate, or another? ask its operator" if "it answered" in str(error) else ""
+        return BrokerError(f"cannot reach broker: {error}", help=hint)
 
     async def _client(self) -> aiomqtt.Client:
         where = self._address_of_broker
@@ -177,7 +189,7 @@ class Broker:
         self._echo.clear()
         password = self._access.password()
         self._log.protect(*(secret.encode() for secret in (where.password, password) if secret), keep=True)
-        return aiomqtt.Client(
+        return _Client(
             where.host,
             where.port,
             # A password needs a user: brokers that we know of take the address for its name.

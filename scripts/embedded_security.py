@@ -79,14 +79,31 @@ class MeteredReader(ReaderAdapter):  # type: ignore[misc]
         self._reader = reader
         self._most = limits.packet_bytes
         self._bucket = bucket
+        # Where the stream stands: at the type of a packet, in its length (so far, and what its next digit counts), or
+        # so many bytes before its end.
+        self._in_length = False
+        self._length, self._digit = 0, 1
 
     async def read(self, n: int = -1) -> bytes:
-        if n > self._most:
-            raise PacketTooLargeError(f"{n} bytes, the limit is {self._most}")
         data: bytes = await self._reader.read(n)
+        self._follow(data)
         if pause := self._bucket.take(len(data)):
             await asyncio.sleep(pause)
         return data
+
+    def _follow(self, data: bytes) -> None:
+        """Raises PacketTooLargeError as soon as a packet says so; amqtt reads types and lengths byte by byte."""
+        if self._in_length:
+            (digit,) = data or b"\0"
+            self._length += (digit & 127) * self._digit
+            self._digit *= 128
+            self._in_length = digit > 127
+            if self._length > self._most:
+                raise PacketTooLargeError(f"{self._length} bytes or more, the limit is {self._most}")
+        elif self._length > 0:
+            self._length -= len(data)
+        else:
+            self._in_length, self._length, self._digit = True, 0, 1
 
     def feed_eof(self) -> None:
         self._reader.feed_eof()

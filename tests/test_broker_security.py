@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiomqtt
@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from omnilytics.daemon.broker_access import BrokerAccess
+from omnilytics.daemon.ending import end_tasks
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, topic, topic_filter
 from scripts.broker_authority import Authority, create_authority
 from scripts.broker_process import Broker, BrokerSecurity, start_broker
@@ -93,6 +94,33 @@ async def participant(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         opened.log.close()
+
+
+ACCEPTED = b"\x20\x02\x00\x00"
+
+
+def packet(kind: int, content: bytes) -> bytes:
+    """An MQTT packet of fewer than 16384 bytes."""
+    return bytes([kind << 4, len(content) & 127 | 128, len(content) >> 7]) + content
+
+
+async def answer(broker: Broker, tls: ssl.SSLContext | None, more: bytes = b"") -> bytes:
+    """All that a broker says to a client that says CONNECT and `more`, until the broker ends the connection."""
+    connect = packet(1, b"\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x")
+    got = b""
+    with contextlib.suppress(OSError):
+        reader, writer = await asyncio.open_connection(broker.host, broker.port, ssl=tls)
+        try:
+            writer.write(connect + more)
+            while len(got) < len(ACCEPTED) or more:
+                async with asyncio.timeout(PATIENCE):
+                    part = await reader.read(1000)
+                if not part:
+                    break
+                got += part
+        finally:
+            writer.transport.abort()
+    return got
 
 
 def presence(who: Identity, run: str = RUN) -> str:
@@ -222,10 +250,9 @@ async def test_a_message_that_is_too_large_goes_nowhere(market: Market) -> None:
     where = topic(RUN, 1, 1, market.bob.address, market.mallory.address)
     async with raw(market, market.bob) as bob:
         await bob.subscribe(topic_filter(RUN, market.bob.address), qos=1)
-        with pytest.raises(aiomqtt.MqttError):
-            async with raw(market, market.mallory) as mallory:
-                await mallory.publish(where, bytes(LIMITS.packet_bytes + 1), qos=1)
-                await asyncio.wait_for(anext(mallory.messages), PATIENCE)
+        tls = market.mallory.access.tls_context()
+        giant = packet(3, len(where).to_bytes(2) + where.encode() + bytes(LIMITS.packet_bytes))
+        assert await answer(market.broker, tls, giant) == ACCEPTED
         async with raw(market, market.mallory) as mallory:
             await mallory.publish(where, bytes(MAX_MESSAGE_BYTES), qos=1)
             assert [len(payload) for _, payload in await heard(bob, where)] == [MAX_MESSAGE_BYTES]
@@ -253,9 +280,7 @@ async def test_a_flood_harms_nobody_else(market: Market) -> None:
                 alice.broker.send(1, 1, market.carol.address, bytes([number]))
             await eventually(lambda: len(carol.messages) == 100)
         finally:
-            for task in flooding:
-                task.cancel()
-            await asyncio.gather(*flooding, return_exceptions=True)
+            await end_tasks(flooding)
         assert [message.payload[0] for message in carol.messages] == list(range(100))
         assert alice.broker.connected.is_set() and carol.broker.connected.is_set()
 
@@ -275,6 +300,11 @@ def test_a_quota_lets_bursts_through_and_holds_the_rest_back() -> None:
 # ------------------------------------------------------------------------ who connects
 
 
+def told(market: Market, in_words: str) -> str:
+    """asyncio's TLS, the embedded broker's, ends a refused connection without the alert that says why."""
+    return in_words if market.broker.kind == "mosquitto" else "ended the connection before it answered; does it want"
+
+
 async def refused_in_words(market: Market, who: Identity, access: BrokerAccess, folder: Path) -> str:
     """What a daemon's log says that is never let in."""
     async with participant(market, who, folder / "log.jsonl", access, wait=False) as opened:
@@ -284,17 +314,15 @@ async def refused_in_words(market: Market, who: Identity, access: BrokerAccess, 
 
 
 async def test_without_a_certificate_nobody_is_let_in(market: Market, tmp_path: Path) -> None:
-    said = await refused_in_words(market, market.alice, BrokerAccess(market.authority.ca_path), tmp_path)
-    assert "certificate" in said or "cannot reach broker" in said
-    with pytest.raises(aiomqtt.MqttError):
-        async with raw(market, None):
-            raise AssertionError("anonymous, and let in")
+    anonymous = BrokerAccess(market.authority.ca_path)
+    said = await refused_in_words(market, market.alice, anonymous, tmp_path)
+    assert told(market, "the broker wants a client certificate; omnilytics broker request") in said
+    assert await answer(market.broker, anonymous.tls_context()) != ACCEPTED
+    assert await answer(market.broker, market.alice.access.tls_context()) == ACCEPTED
 
 
 async def test_nor_without_tls(market: Market) -> None:
-    with pytest.raises(aiomqtt.MqttError):
-        async with aiomqtt.Client(market.broker.host, market.broker.port, timeout=5):
-            raise AssertionError("let in without TLS")
+    assert await answer(market.broker, None) != ACCEPTED
 
 
 async def test_nor_with_a_certificate_of_another_authority(market: Market, tmp_path: Path) -> None:
@@ -302,20 +330,18 @@ async def test_nor_with_a_certificate_of_another_authority(market: Market, tmp_p
     forged = admitted(stranger, tmp_path, "alice")
     access = replace(forged.access, ca=market.authority.ca_path)
     said = await refused_in_words(market, market.alice, access, tmp_path)
-    assert "our certificate" in said or "cannot reach broker" in said
+    assert told(market, "the broker does not know who signed our certificate") in said
 
 
 async def test_nor_with_an_expired_one(market: Market, tmp_path: Path) -> None:
     """The daemon refuses it itself; so does the broker, when it is tried all the same."""
-    old = admitted(market.authority, tmp_path, "alice", days=0)
+    old = admitted(market.authority, tmp_path, "alice", NOW - timedelta(days=100))
     said = await refused_in_words(market, old, old.access, tmp_path)
     assert "expired on" in said and "omnilytics broker request" in said
     context = ssl.create_default_context(cafile=str(market.authority.ca_path))
     assert old.access.certificate is not None
     context.load_cert_chain(old.access.certificate, old.access.key)
-    with pytest.raises(aiomqtt.MqttError):
-        async with aiomqtt.Client(market.broker.host, market.broker.port, tls_context=context, timeout=5):
-            raise AssertionError("expired, and let in")
+    assert await answer(market.broker, context) != ACCEPTED
 
 
 async def test_nor_with_the_brokers_own(market: Market, tmp_path: Path) -> None:
@@ -323,7 +349,7 @@ async def test_nor_with_the_brokers_own(market: Market, tmp_path: Path) -> None:
     certificate, key = market.authority.server_paths
     access = BrokerAccess(market.authority.ca_path, certificate, key)
     said = await refused_in_words(market, market.alice, access, tmp_path)
-    assert "certificate" in said or "cannot reach broker" in said
+    assert told(market, "our certificate") in said
 
 
 @pytest.mark.parametrize("kind", ["embedded", pytest.param("mosquitto", marks=NEEDS_MOSQUITTO)])
@@ -337,7 +363,7 @@ async def test_nor_with_a_revoked_one_once_the_broker_has_read_the_list(kind: st
     async with start_broker(kind, tmp_path, BrokerSecurity(authority, RUN)) as broker:
         market = Market(broker, authority, bob, bob, bob, renewed)
         said = await refused_in_words(market, renewed, renewed.access, tmp_path)
-        assert "revoked" in said or "cannot reach broker" in said
+        assert told(market, "revoked our certificate") in said
         async with participant(market, bob):
             pass
 
@@ -346,12 +372,10 @@ async def test_nor_with_a_revoked_one_once_the_broker_has_read_the_list(kind: st
 
 
 async def test_the_brokers_name_is_always_checked(market: Market, tmp_path: Path) -> None:
-    """127.0.0.1 is in its certificate, 127.0.0.2 is not; both are this machine."""
-    elsewhere = replace(market.broker, url=market.broker.url.replace("127.0.0.1", "127.0.0.2"))
-    if market.broker.kind == "mosquitto":
-        pytest.skip("listens on 127.0.0.1 alone")
+    """127.0.0.1 is in its certificate, the same address as IPv6 writes it is not."""
+    elsewhere = replace(market.broker, url=market.broker.url.replace("127.0.0.1", "[::ffff:127.0.0.1]"))
     said = await refused_in_words(replace(market, broker=elsewhere), market.alice, market.alice.access, tmp_path)
-    assert "127.0.0.2" in said
+    assert "the broker's certificate is not for the name ::ffff:127.0.0.1" in said
 
 
 async def test_a_broker_of_an_unknown_authority_is_not_trusted(market: Market, tmp_path: Path) -> None:
