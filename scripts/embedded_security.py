@@ -8,6 +8,7 @@ a sender, which is held back at its own socket so that nobody else waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import time
 from collections.abc import Callable
@@ -158,8 +159,8 @@ class SecuredBroker(EmbeddedBroker):
         except (AMQTTError, MQTTError, NoDataError, PacketTooLargeError, TimeoutError, ValueError) as error:
             raise AMQTTError(f"no CONNECT of {who}: {error}") from error
         if session.will_flag and not may(WRITE, who, session.will_topic or "", self._run):
-            await ConnackPacket.build(0, NOT_AUTHORIZED).to_stream(writer)
-            await writer.close()
+            with contextlib.suppress(OSError):
+                await ConnackPacket.build(0, NOT_AUTHORIZED).to_stream(writer)
             raise AMQTTError(f"{who} may not leave its will at {session.will_topic}")
         # Under any other identifier it could take over the session of somebody else. A kept session would bring back
         # what was allowed at another time.
