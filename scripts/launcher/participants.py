@@ -194,12 +194,12 @@ def network_arguments(options: TestbedOptions, home: Path, market: dict[str, obj
         f"--chain={market['rpc_url']}",
         f"--chain-id={market['chain_id']}",
         f"--market={market['market']}",
-        f"--broker={_broker_of(home, market)}",
+        f"--broker={broker_of(home, market)}",
         f"--finality-depth={options.finality_depth}",
     ]
 
 
-def _broker_of(home: Path, market: dict[str, object]) -> object:
+def broker_of(home: Path, market: dict[str, object]) -> object:
     """Where brokers are bridged, participants are spread over them in turn."""
     urls = market.get("broker_urls") or [market["broker_url"]]
     assert isinstance(urls, list)
