@@ -13,7 +13,6 @@ from scripts.launcher.run import run_testbed
 from tests.test_broker_process import NEEDS_MOSQUITTO
 
 SMALL = TestbedOptions(protection="envelope", owners=9, faulty=0, rounds=1, seed=1, verify=True)
-SECURED = dict(broker_security="tls")
 
 
 def played(folder: Path, **changes: object) -> dict[str, object]:
@@ -25,24 +24,19 @@ def played(folder: Path, **changes: object) -> dict[str, object]:
     return summary
 
 
-def test_over_tls_with_client_certificates_on_the_embedded_broker(tmp_path: Path) -> None:
-    played(tmp_path / "run", **SECURED)
+def test_over_tls_with_certificates_on_a_chain_of_slow_blocks_whose_fee_jumps(tmp_path: Path) -> None:
+    """Transactions wait for the next block, daemons for the one after, and posts cost a hundred times as much."""
+    summary = played(tmp_path / "run", broker_security="tls", block_time=1, finality_depth=1, depth=1, fee_jump=100)
+    mishaps = summary["mishaps"]
+    assert isinstance(mishaps, list) and [mishap["what"] for mishap in mishaps] == ["base fee"]
     lines = (tmp_path / "run" / "logs" / "owner-00.jsonl").read_text(encoding="utf-8")
     assert "broker.denied" not in lines and "broker.lost" not in lines
     assert (tmp_path / "run" / "participants" / "model" / "broker" / "certificate.pem").is_file()
 
 
 @NEEDS_MOSQUITTO
-def test_the_same_on_two_bridged_mosquittos(tmp_path: Path) -> None:
-    played(tmp_path / "run", broker="bridged", **SECURED)
-
-
-def test_on_a_chain_of_slow_blocks_with_finality_and_a_fee_that_jumps(tmp_path: Path) -> None:
-    """Transactions wait for the next block, daemons for the one after, and the posts cost a hundred times as much."""
-    slow = dict(block_time=1, finality_depth=1, depth=1, fee_jump=100)
-    summary = played(tmp_path / "run", **slow)
-    mishaps = summary["mishaps"]
-    assert isinstance(mishaps, list) and [mishap["what"] for mishap in mishaps] == ["base fee"]
+def test_over_tls_on_two_bridged_mosquittos(tmp_path: Path) -> None:
+    played(tmp_path / "run", broker="bridged", broker_security="tls")
 
 
 @pytest.mark.parametrize(
