@@ -16,7 +16,7 @@ SMALL = TestbedOptions(protection="envelope", owners=9, faulty=0, rounds=1, seed
 
 
 def played(folder: Path, **changes: object) -> dict[str, object]:
-    summary = asyncio.run(run_testbed(TestbedOptions(**{**vars(SMALL), **changes}), folder))  # type: ignore[arg-type]
+    summary = asyncio.run(run_testbed(TestbedOptions(**{**vars(SMALL), **changes}), folder))
     (only,) = summary["rounds"]
     assert only["outcome"] == "selected" and not only["absent_owners"]
     assert summary["escrow_wei"] == sum(summary[f"{way}_wei"] for way in ("paid", "settlement", "refunded", "locked"))
@@ -50,4 +50,4 @@ def test_over_tls_on_two_bridged_mosquittos(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_is_refused(changes: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigurationError, match=says):
-        TestbedOptions(**{**vars(SMALL), **changes}).check()  # type: ignore[arg-type]
+        TestbedOptions(**{**vars(SMALL), **changes}).check()
