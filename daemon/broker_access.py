@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from omnilytics.daemon.config import Settings
-from omnilytics.daemon.keystore import read_password, refuse_open_to_others
 from omnilytics.peers.errors import BrokerError, ConfigurationError
 
 # Where `omnilytics broker install` puts what a broker's operator sends, in the folder of a participant.
@@ -37,7 +36,12 @@ class BrokerAccess:
 
     def password(self) -> str | None:
         """What stands in the password file, if there is one. Raises KeyFileError."""
-        return None if self.password_file is None else read_password(self.password_file)
+        if self.password_file is None:
+            return None
+        # Imported only where there is a secret to read: it takes a second.
+        from omnilytics.daemon.keystore import read_password
+
+        return read_password(self.password_file)
 
     def tls_context(self) -> ssl.SSLContext:
         """TLS 1.2 or later, with the broker's certificate and name checked.
@@ -61,6 +65,8 @@ class BrokerAccess:
                 f"no key for the client certificate {self.certificate}",
                 help="set broker_key, or make both with: omnilytics broker request",
             )
+        from omnilytics.daemon.keystore import refuse_open_to_others
+
         refuse_open_to_others(self.key)
         _refuse_expired(self.certificate)
         try:
