@@ -8,25 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import aiomqtt
 
+from omnilytics.daemon.broker_access import NO_FILES, BrokerAccess, refusal, tls_failure
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.log import Logger
-from omnilytics.peers.errors import BrokerError, ConfigurationError, MessageError
+from omnilytics.peers.errors import BrokerError, ConfigurationError, KeyFileError, MessageError, OmniLyticsError
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, topic_filter
 
 MAX_BACKOFF_SECONDS = 30.0
 MAX_WAITING_MESSAGES = 10_000
 GOODBYE_SECONDS = 1.0
+# Our own presence comes back to us, unless the broker lets us not say it, or not hear it.
+ECHO_SECONDS = 20.0
+CHECK_SECONDS = 5.0
 _ADDRESS = re.compile("[0-9a-f]{40}")
 # Without it every hop waits 44 ms for Nagle's algorithm.
 _NO_DELAY = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -71,6 +78,39 @@ class Arrived:
     payload: bytes
 
 
+class _SocketErrors(logging.Handler):
+    """Keeps the newest error of paho's socket, which paho writes to its log and tells nobody else."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.newest: Exception | None = None
+        # Not known to logging's tree: nothing of it is printed.
+        self.logger = logging.Logger("mqtt", logging.ERROR)
+        self.logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """What paho logs an error with is the error."""
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(argument, OSError):
+                self.newest = argument
+
+
+class _Client(aiomqtt.Client):
+    """Does not wait on for a broker's answer when paho has lost the connection, as when TLS is refused."""
+
+    def _on_disconnect(self, *arguments: Any, **more: Any) -> None:
+        super()._on_disconnect(*arguments, **more)
+        if not self._connected.done():
+            self._connected.set_exception(aiomqtt.MqttError("the broker ended the connection before it answered"))
+
+
+def _not_passed_on(where: str) -> BrokerError:
+    return BrokerError(
+        f"not authorised for a topic: the broker does not pass on {where}",
+        help="it must let us write and read it: does our certificate, or user, bear our address?",
+    )
+
+
 class Broker:
     """One participant's connection, for ever reconnecting."""
 
@@ -82,6 +122,7 @@ class Broker:
         log: Logger,
         on_message: Callable[[Arrived], None],
         on_presence: Callable[[bytes, bool], None],
+        access: BrokerAccess = NO_FILES,
     ) -> None:
         self._address_of_broker = parse_broker_url(url)
         self._run = run
@@ -93,6 +134,9 @@ class Broker:
         self._outgoing: asyncio.Queue[tuple[str, bytes, bool]] = asyncio.Queue()
         self.connected = asyncio.Event()
         self.dropped = 0
+        self._access = access
+        self._echo = asyncio.Event()
+        self._socket_errors = _SocketErrors()
 
     def send(self, task: int, round_number: int, receiver: bytes, payload: bytes) -> None:
         """Queues an envelope. What cannot be sent now is dropped when the round resends it anyway."""
@@ -111,48 +155,116 @@ class Broker:
             try:
                 await self._session()
             except (aiomqtt.MqttError, OSError) as error:
-                problem = BrokerError(f"cannot reach broker: {error}")
-                self._log("broker.lost", str(problem), "warning", code=problem.code)
+                self._lost(self._explained(error))
+            # Files that were good when the daemon started and are not any more; they may be again.
+            except (BrokerError, ConfigurationError, KeyFileError) as problem:
+                self._lost(problem)
             except (ValueError, LookupError, TypeError, struct.error) as error:
                 # paho and aiomqtt raise these for packets that are no MQTT, as a topic that is not UTF-8.
-                problem = BrokerError(f"the broker does not speak MQTT: {type(error).__name__}")
-                self._log("broker.lost", str(problem), "warning", code=problem.code)
+                self._lost(BrokerError(f"the broker does not speak MQTT: {type(error).__name__}"))
             if self.connected.is_set():
                 pause = 0.2
             self.connected.clear()
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, MAX_BACKOFF_SECONDS)
 
-    async def _session(self) -> None:
+    def _lost(self, problem: OmniLyticsError) -> None:
+        hint = "" if problem.help == problem.default_help else f"; {problem.help}"
+        self._log("broker.lost", f"{problem}{hint}", "warning", code=problem.code)
+
+    def _explained(self, error: Exception) -> BrokerError:
+        """What paho and aiomqtt say in numbers, and what only their causes say, in words."""
+        if isinstance(error, aiomqtt.exceptions.MqttConnectError):
+            code = error.rc
+            return refusal(code if code is None or isinstance(code, int) else code.value, str(error))
+        # A handshake that failed is what MqttError arose from; an alert after it is only in paho's log.
+        for cause in (error, error.__context__, self._socket_errors.newest):
+            if isinstance(cause, ssl.SSLError):
+                return tls_failure(cause, self._address_of_broker.host)
+        # Some brokers refuse a certificate without a word.
+        hint = "does it want a client certificate, or another? ask its operator" if "it answered" in str(error) else ""
+        return BrokerError(f"cannot reach broker: {error}", help=hint)
+
+    async def _client(self) -> aiomqtt.Client:
         where = self._address_of_broker
-        mine = self._presence_topic(self._me.hex())
-        async with aiomqtt.Client(
+        self._socket_errors.newest = None
+        self._echo.clear()
+        password = self._access.password()
+        self._log.protect(*(secret.encode() for secret in (where.password, password) if secret), keep=True)
+        return _Client(
             where.host,
             where.port,
-            username=where.username,
-            password=where.password,
+            # A password needs a user: brokers that we know of take the address for its name.
+            username=where.username or (None if password is None else self._me.hex()),
+            password=where.password if password is None else password,
+            logger=self._socket_errors.logger,
             identifier=f"omnilytics-{self._run}-{self._me.hex()}",
             protocol=aiomqtt.ProtocolVersion.V311,
-            will=aiomqtt.Will(mine, b"0", qos=1, retain=True),
+            will=aiomqtt.Will(self._presence_topic(self._me.hex()), b"0", qos=1, retain=True),
             socket_options=_NO_DELAY,
-            tls_params=aiomqtt.TLSParameters() if where.tls else None,
+            tls_context=await asyncio.to_thread(self._access.tls_context) if where.tls else None,
             timeout=10,
             max_queued_outgoing_messages=0,
-        ) as client:
-            await client.subscribe(topic_filter(self._run, self._me), qos=1)
-            await client.subscribe(self._presence_topic("+"), qos=1)
+        )
+
+    async def _session(self) -> None:
+        mine = self._presence_topic(self._me.hex())
+        async with await self._client() as client:
+            await self._subscribe(client)
             await client.publish(mine, b"1", qos=1, retain=True)
             self.connected.set()
-            self._log("broker.connected", f"connected to {where.host}:{where.port}")
+            self._log("broker.connected", f"connected to {self._address_of_broker.host}:{self._address_of_broker.port}")
             # When either of them fails the connection is of no use: a session that hears but cannot speak is worse
             # than none, because it looks alive.
             both = [asyncio.create_task(self._send_all(client)), asyncio.create_task(self._receive_all(client))]
+            watch = asyncio.create_task(self._expect_echo(mine))
             try:
                 done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
             finally:
-                await end_tasks(both)
+                await end_tasks([*both, watch])
+
+    async def check(self) -> None:
+        """Connects once and sees whether what we say in our own topics comes back; says that we are away.
+
+        Raises BrokerError, ConfigurationError or KeyFileError, in words. For participants that do not run.
+        """
+        inbox = topic(self._run, 0, 0, self._me, self._me)
+        try:
+            async with await self._client() as client:
+                await self._subscribe(client)
+                for where, payload, retain in (
+                    (inbox, b"", False),
+                    (self._presence_topic(self._me.hex()), b"0", True),
+                ):
+                    await client.publish(where, payload, qos=1, retain=retain)
+                    try:
+                        async with asyncio.timeout(CHECK_SECONDS):
+                            while str((await anext(client.messages)).topic) != where:
+                                pass
+                    except TimeoutError:
+                        raise _not_passed_on(where) from None
+        except (aiomqtt.MqttError, OSError) as error:
+            raise self._explained(error) from error
+
+    async def _subscribe(self, client: aiomqtt.Client) -> None:
+        for wanted in (topic_filter(self._run, self._me), self._presence_topic("+")):
+            granted = await client.subscribe(wanted, qos=1)
+            if any(not isinstance(code, int) and code.is_failure for code in granted):
+                raise BrokerError(
+                    f"not authorised for a topic: the broker does not let us read {wanted}",
+                    help="does our certificate, or user, bear our address? ask the broker's operator",
+                )
+
+    async def _expect_echo(self, mine: str) -> None:
+        """A broker of MQTT 3.1.1 acknowledges what it does not let through: only silence tells."""
+        try:
+            async with asyncio.timeout(ECHO_SECONDS):
+                await self._echo.wait()
+        except TimeoutError:
+            problem = _not_passed_on(mine)
+            self._log("broker.denied", f"{problem}; {problem.help}", "warning", code=problem.code)
 
     async def _send_all(self, client: aiomqtt.Client) -> None:
         while True:
@@ -188,7 +300,9 @@ class Broker:
         if not _ADDRESS.fullmatch(who) or data not in (b"0", b"1"):
             raise MessageError("presence is of nobody, or neither 0 nor 1")
         address = bytes.fromhex(who)
-        if address != self._me:
+        if address == self._me:
+            self._echo.set()
+        else:
             self._on_presence(address, data == b"1")
 
     async def say_goodbye(self) -> None:
@@ -201,15 +315,20 @@ class Broker:
                 await self._outgoing.join()
 
 
-async def round_trip(url: str, run: str, address: bytes, seconds: float = 10.0) -> float:
+async def round_trip(
+    url: str, run: str, address: bytes, access: BrokerAccess = NO_FILES, seconds: float = 10.0
+) -> float:
     """Publishes to a topic of one's own and waits for it to come back, beside a daemon that may be running: seconds.
 
-    Raises ConfigurationError for a bad URL, BrokerError where it fails or takes longer.
+    With a client certificate never beside it: such a broker knows both by the certificate, and would end the daemon's
+    session. Raises ConfigurationError for a bad URL or bad files, BrokerError where it fails or takes longer.
     """
-    where = parse_broker_url(url)
+    where, password = parse_broker_url(url), access.password()
     # Not a daemon's own name: a broker lets one session of a name live, and would end the daemon's.
     token = os.urandom(16)
-    topic_of_mine = f"omnilytics/{run}/doctor/{address.hex()}"
+    # What a broker with permissions lets everybody write and read: from oneself to oneself.
+    private = topic(run, 0, 0, address, address) if access.certificate is not None else ""
+    topic_of_mine = private or f"omnilytics/{run}/doctor/{address.hex()}"
     started = time.monotonic()
     try:
         async with (
@@ -217,12 +336,12 @@ async def round_trip(url: str, run: str, address: bytes, seconds: float = 10.0) 
             aiomqtt.Client(
                 where.host,
                 where.port,
-                username=where.username,
-                password=where.password,
+                username=where.username or (None if password is None else address.hex()),
+                password=where.password if password is None else password,
                 identifier=f"omnilytics-doctor-{token.hex()}",
                 protocol=aiomqtt.ProtocolVersion.V311,
                 socket_options=_NO_DELAY,
-                tls_params=aiomqtt.TLSParameters() if where.tls else None,
+                tls_context=await asyncio.to_thread(access.tls_context) if where.tls else None,
                 timeout=seconds,
             ) as client,
         ):

@@ -8,6 +8,7 @@ import sys
 import click
 
 from omnilytics.daemon.commands.background import restart, start, stop
+from omnilytics.daemon.commands.broker import broker
 from omnilytics.daemon.commands.bundle import bundle
 from omnilytics.daemon.commands.completion import completion
 from omnilytics.daemon.commands.configuration import config
@@ -52,6 +53,7 @@ cli.add_command(data)
 cli.add_command(doctor)
 cli.add_command(earnings)
 cli.add_command(health)
+cli.add_command(broker)
 cli.add_command(init)
 cli.add_command(keys)
 cli.add_command(ledger)

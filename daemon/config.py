@@ -43,6 +43,11 @@ class Settings:
     chain: str = "http://127.0.0.1:8545"
     market: str = ""
     broker: str = "mqtt://127.0.0.1:1883"
+    # Files of a broker with TLS, and the password of its user; empty: see daemon/broker_access.py.
+    broker_ca: str = ""
+    broker_certificate: str = ""
+    broker_key: str = ""
+    broker_password_file: str = ""
     chain_id: int | None = None
     # Blocks under the head whose state is trusted; 0 is for local chains that cannot fork.
     finality_depth: int = 0

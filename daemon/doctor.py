@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from omnilytics.daemon.broker import parse_broker_url, round_trip
+from omnilytics.daemon.broker_access import BrokerAccess, read_access
 from omnilytics.daemon.chain import Chain, Head
 from omnilytics.daemon.config import Settings, find_settings
 from omnilytics.daemon.data_registry import read_registry
+from omnilytics.daemon.home_lock import holder
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys, load_keys, read_password
 from omnilytics.daemon.redaction import shown_url
@@ -68,7 +70,7 @@ class Patient:
     overrides: Mapping[str, Any]
     password_file: Path | None = None
     make_chain: Callable[[str, bytes], Chain] = Chain
-    trip: Callable[[str, str, bytes], Awaitable[float]] = round_trip
+    trip: Callable[[str, str, bytes, BrokerAccess], Awaitable[float]] = round_trip
     wall: Callable[[], float] = time.time
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     settings: Settings | None = None
@@ -294,7 +296,10 @@ async def broker(patient: Patient) -> str:
     where = parse_broker_url(settings.broker)
     run = patient.chain.run_name if patient.connected and patient.chain is not None else "none"
     me = patient.keys.address if patient.keys is not None else bytes(20)
-    took = await patient.trip(settings.broker, run, me)
+    access = read_access(settings)
+    if access.certificate is not None and holder(settings.home) is not None:
+        return f"{where.host}:{where.port} is the running daemon's: omnilytics status says whether it is connected"
+    took = await patient.trip(settings.broker, run, me, access)
     return f"{where.host}:{where.port} brought a message back in {1000 * took:.0f} ms"
 
 

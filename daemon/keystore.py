@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from eth_account import Account
+from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
+from eth_keys.exceptions import BadSignature
 from eth_utils.exceptions import ValidationError
 
 from omnilytics.daemon.recursion import keep_recursion_bounded
@@ -49,6 +51,10 @@ class Keys:
         """Signs an EIP-1559 transaction: (raw bytes, hash)."""
         signed = self.account.sign_transaction(transaction)
         return bytes(signed.raw_transaction), bytes(signed.hash)
+
+    def sign_text(self, text: str) -> bytes:
+        """An EIP-191 (personal_sign) signature of a text, 65 bytes: proof that the account is ours."""
+        return bytes(self.account.sign_message(encode_defunct(text=text)).signature)
 
     def secrets(self) -> tuple[bytes, bytes]:
         """For the log's redactor only."""
@@ -111,7 +117,7 @@ def _check_cost(kdf: dict[str, Any]) -> None:
 def _load(path: Path, password: str) -> bytes:
     if not path.exists():
         raise KeyFileError(f"no key file {path}", help="make one: omnilytics init")
-    _refuse_open_to_others(path)
+    refuse_open_to_others(path)
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise TypeError
@@ -140,7 +146,8 @@ def _load(path: Path, password: str) -> bytes:
         raise KeyFileError("cannot decrypt key file: wrong password", help="check --password-file") from error
 
 
-def _refuse_open_to_others(path: Path) -> None:
+def refuse_open_to_others(path: Path) -> None:
+    """Raises KeyFileError for a secret's file that others than its owner may touch, or that is not ours."""
     status = path.stat()
     mode = status.st_mode & 0o777
     if mode & 0o077:
@@ -149,11 +156,23 @@ def _refuse_open_to_others(path: Path) -> None:
         raise KeyFileError(f"key file {path} belongs to another user", help="use your own key files")
 
 
+def signer_of_text(text: str, signature: bytes) -> bytes:
+    """The address (20 bytes) whose key made an EIP-191 signature of a text. Raises KeyFileError for what is none."""
+    try:
+        if len(signature) != 65:
+            raise ValueError
+        address: str = Account.recover_message(encode_defunct(text=text), signature=signature)
+    # Which of them depends on what is wrong: the length, the recovery number, or the point.
+    except (BadSignature, ValidationError, ValueError, TypeError) as error:
+        raise KeyFileError("not a signature of an Ethereum account", help="make the request anew") from error
+    return bytes.fromhex(address[2:])
+
+
 def read_password(path: Path) -> str:
     """The password in a file, without the line's end. Raises KeyFileError."""
     if not path.exists():
         raise KeyFileError(f"no password file {path}", help="name it with --password-file; init writes HOME/password")
-    _refuse_open_to_others(path)
+    refuse_open_to_others(path)
     try:
         # Bytes: reading as text would also take a lone carriage return for a line's end.
         return path.read_bytes().decode().rstrip("\r\n")

@@ -7,17 +7,19 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from omnilytics.daemon.accounting import load_library
-from omnilytics.daemon.broker import parse_broker_url
+from omnilytics.daemon.broker import Broker, parse_broker_url
+from omnilytics.daemon.broker_access import read_access
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.control.methods import DaemonControl
 from omnilytics.daemon.control.report import policy_report
 from omnilytics.daemon.control.task_list import TaskList
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
-from omnilytics.daemon.node import Node, lock_home
+from omnilytics.daemon.node import Node, Surroundings, lock_home
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.owner_tasks import OwnerTasks
@@ -134,8 +136,13 @@ def owner_policy(
 
 def _node(settings: Settings, password_file: Path, role: str, payout: bytes | None = None) -> Node:
     # Mistakes are said before anything is opened, and not by a daemon that tries again for ever.
-    _ = settings.market_address, settings.chain_url, parse_broker_url(settings.broker)
-    node = Node(settings, load_keys(settings.keys_folder, read_password(password_file)), role)
+    _ = settings.market_address, settings.chain_url
+    access = read_access(settings)
+    if parse_broker_url(settings.broker).tls:
+        access.tls_context()
+    access.password()
+    keys = load_keys(settings.keys_folder, read_password(password_file))
+    node = Node(settings, keys, role, Surroundings(broker=partial(Broker, access=access)))
     announce_payout(node, payout or node.me)
     return node
 

@@ -90,6 +90,7 @@ async def start_anvil(
     folder: Path,
     *,
     block_time: float = 1.0,
+    interval_only: bool = False,
     accounts: int = 10,
     balance: int = 1_000_000,
     chain_id: int = 31337,
@@ -101,7 +102,8 @@ async def start_anvil(
     """Runs anvil until the block is left; its log and its accounts are written to `folder`.
 
     It mines a block at every transaction and, where `block_time` is not 0, one every `block_time` seconds, so
-    that chain time moves. `balance` is each account's, in ether. With `state_file` the chain is saved there
+    that chain time moves; with `interval_only` no others, so that transactions wait as they do on public networks.
+    `balance` is each account's, in ether. With `state_file` the chain is saved there
     every second and found again at the next start. Raises MissingProgramError or ProcessError.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ async def start_anvil(
     argv += ["--chain-id", str(chain_id), "--accounts", str(accounts), "--balance", str(balance)]
     argv += ["--config-out", config_file, "--color", "never"]
     if block_time:
-        argv += ["--block-time", f"{block_time:g}", "--mixed-mining"]
+        argv += ["--block-time", f"{block_time:g}", *([] if interval_only else ["--mixed-mining"])]
     if timestamp is not None:
         argv += ["--timestamp", str(timestamp)]
     if state_file is not None:

@@ -20,7 +20,9 @@ from typing import Any
 
 import click
 
-from scripts.broker_process import Broker, BrokerUnreachableError, start_broker
+from omnilytics.peers.errors import OmniLyticsError
+from omnilytics.peers.messages import run_identifier
+from scripts.broker_process import Broker, BrokerSecurity, BrokerUnreachableError, start_broker
 from scripts.chain_process import Chain, ChainUnreachableError, RpcError, rpc_call, start_anvil
 from scripts.deployment import (
     ARTIFACT,
@@ -49,7 +51,10 @@ class Options:
     market: str | None
     key_file: Path | None
     broker: str
+    broker_security: str
+    admit: tuple[Path, ...]
     block_time: float
+    interval_blocks: bool
     accounts: int
     fund: tuple[str, ...]
     state: Path
@@ -74,20 +79,31 @@ async def coordinate(options: Options) -> None:
         chain: Chain | None = None
         watched: list[ManagedProcess] = []
         if options.chain is None:
-            anvil = start_anvil(options.state, block_time=options.block_time, accounts=options.accounts)
+            anvil = start_anvil(
+                options.state,
+                block_time=options.block_time,
+                accounts=options.accounts,
+                interval_only=options.interval_blocks,
+            )
             chain = await stack.enter_async_context(anvil)
             watched.append(chain.process)
             key = key or chain.private_keys[0]
         rpc_url = chain.rpc_url if chain else str(options.chain)
-        broker = await stack.enter_async_context(start_broker(options.broker, options.state))
-        if broker.process is not None:
-            watched.append(broker.process)
+        # A broker that is there already is looked for before money is spent on the deployment.
+        broker = None
+        if options.broker_security == "none":
+            broker = await stack.enter_async_context(start_broker(options.broker, options.state))
 
         if options.market is not None:
             deployment = await asyncio.to_thread(find_market, rpc_url, options.market, artifact)
         else:
             assert key is not None
             deployment = await asyncio.to_thread(deploy, rpc_url, artifact, key)
+        if broker is None:
+            # It is for this market alone, so it must know it.
+            security = await asyncio.to_thread(secure_broker, options, deployment)
+            broker = await stack.enter_async_context(start_broker(options.broker, options.state, security))
+        watched += broker.processes
         for address in options.fund:
             await asyncio.to_thread(rpc_call, rpc_url, "anvil_setBalance", address, hex(FUNDED_ETHER * 10**18))
 
@@ -112,7 +128,11 @@ def describe(options: Options, chain: Chain | None, broker: Broker, deployment: 
         "deploy_block": deployment.block,
         "deploy_gas": deployment.gas,
         "broker_url": broker.url,
+        # More than one where brokers are bridged: participants may connect to any of them.
+        "broker_urls": broker.urls,
         "broker": broker.kind,
+        # Where secured: the authority's folder, with ca.pem and what was admitted.
+        "broker_authority": str(authority_folder(options).resolve()) if options.broker_security == "tls" else None,
         # Every anvil's own, worth nothing elsewhere. A key of a real chain stays in its file.
         "funding_key": chain.private_keys[0] if chain else None,
         "block_time": options.block_time if chain else None,
@@ -125,6 +145,27 @@ def describe(options: Options, chain: Chain | None, broker: Broker, deployment: 
     }
 
 
+def authority_folder(options: Options) -> Path:
+    """Of the broker that we secure."""
+    return options.state / "broker-authority"
+
+
+def secure_broker(options: Options, deployment: Deployment) -> BrokerSecurity:
+    """An authority, found again in the folder or made, that has admitted who asks; and the market's run."""
+    from datetime import UTC, datetime
+
+    from omnilytics.daemon.broker_request import read_request
+    from scripts.broker_authority import create_authority, open_authority
+
+    folder, now = authority_folder(options), datetime.now(UTC)
+    known = (folder / "ca-key.pem").exists()
+    authority = open_authority(folder) if known else create_authority(folder, ["127.0.0.1", "localhost"], now)
+    for path in options.admit:
+        authority.admit(read_request(path.read_text(encoding="utf-8")), now)
+    market, genesis = (bytes.fromhex(text.removeprefix("0x")) for text in (deployment.market, deployment.genesis_hash))
+    return BrokerSecurity(authority, run_identifier(deployment.chain_id, market, genesis))
+
+
 def introduce(options: Options, broker: Broker, deployment: Deployment, description: dict[str, Any]) -> None:
     """Tells people what runs and how to use it."""
     rhythm = f", a block every {options.block_time:g} s and at every transaction" if options.block_time else ""
@@ -133,6 +174,12 @@ def introduce(options: Options, broker: Broker, deployment: Deployment, descript
     placed = f"deployed in block {deployment.block}" if deployment.block is not None else "was there already"
     say(f"market  {deployment.market}  ({placed})")
     say(f"broker  {broker.printable_url}  ({broker.kind})")
+    if broker.other is not None:
+        say(f"        {broker.other.printable_url}  (bridged with it: participants may use either)")
+    if options.broker_security == "tls":
+        say(
+            f"        wants client certificates: scripts/broker-admit sign --folder {authority_folder(options)} REQUEST"
+        )
     say(f"folder  {options.state}  (market.json, logs)")
     for address in options.fund:
         say(f"funded  {address}  ({FUNDED_ETHER} ether)")
@@ -201,6 +248,7 @@ async def run(options: Options) -> int:
             MissingProgramError,
             ProcessError,
             BrokerUnreachableError,
+            OmniLyticsError,
             ChainUnreachableError,
             RpcError,
             DeploymentError,
@@ -223,8 +271,22 @@ async def run(options: Options) -> int:
     "--broker",
     default="embedded",
     show_default=True,
-    metavar="embedded|mosquitto|URL",
-    help="MQTT broker; the address of a running one as mqtt://host:port.",
+    metavar="embedded|mosquitto|bridged|URL",
+    help="MQTT broker; bridged: two Mosquittos; the address of a running one as mqtt://host:port.",
+)
+@click.option(
+    "--broker-security",
+    type=click.Choice(["none", "tls"]),
+    default="none",
+    show_default=True,
+    help="tls: TLS, client certificates, and topics for each participant alone. docs/deploy.md.",
+)
+@click.option(
+    "--admit",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="REQUEST",
+    help="With tls: certify who made this request (omnilytics broker request); may be given more than once.",
 )
 @click.option(
     "--block-time",
@@ -233,6 +295,9 @@ async def run(options: Options) -> int:
     show_default=True,
     metavar="SECONDS",
     help="The local chain adds a block this often, besides one a transaction; 0: only at transactions.",
+)
+@click.option(
+    "--interval-blocks", is_flag=True, help="Only at --block-time, not at transactions: as public networks do."
 )
 @click.option(
     "--accounts",
@@ -271,6 +336,12 @@ def main(
         raise click.UsageError("--chain needs --key-file FILE (who pays for the deployment) or --market ADDRESS")
     if market and not chain:
         raise click.UsageError("--market needs --chain: a new local chain has no contract yet")
+    if rest["broker_security"] == "tls" and rest["broker"] not in ("embedded", "mosquitto", "bridged"):
+        raise click.UsageError("--broker-security tls is for a broker of our own; for others see docs/deploy.md")
+    if rest["admit"] and rest["broker_security"] != "tls":
+        raise click.UsageError("--admit is for --broker-security tls")
+    if rest["interval_blocks"] and (chain or not rest["block_time"]):
+        raise click.UsageError("--interval-blocks needs a local chain and a --block-time")
     for address in fund:
         if not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
             raise click.UsageError(f"--fund: {address} is no address")

@@ -96,7 +96,14 @@ _KINDS = ", ".join(POISONS)
     "--reorg", type=int, default=0, metavar="DEPTH", help="Reorganise so many blocks away in round 2, or the last."
 )
 @click.option("--verify", is_flag=True, help="Compare every decrypted sum with the owners' own quantised updates.")
-@click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|URL")
+@click.option("--broker", default=TestbedOptions.broker, show_default=True, metavar="embedded|mosquitto|bridged|URL")
+@click.option(
+    "--broker-security",
+    type=click.Choice(["none", "tls"]),
+    default=TestbedOptions.broker_security,
+    show_default=True,
+    help="tls: certificates, and topics for each participant alone. docs/deploy.md.",
+)
 @click.option("--chain", metavar="URL", help="Another Ethereum RPC instead of a local anvil; needs --key-file.")
 @click.option("--key-file", type=click.Path(path_type=Path), help="Private key that pays on that chain.")
 @click.option(
@@ -115,6 +122,19 @@ _KINDS = ", ".join(POISONS)
     default=TestbedOptions.block_seconds,
     show_default=True,
     help="Slowest block time to allow for.",
+)
+@click.option(
+    "--block-time",
+    type=click.IntRange(min=1),
+    metavar="SECONDS",
+    help="Local blocks come so often and at no other time, as on public networks. Default: also at transactions.",
+)
+@click.option(
+    "--fee-jump",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="GWEI",
+    help="The local chain's base fee jumps to this in the posts of round 2, or the last.",
 )
 @click.option(
     "--phase-seconds", type=int, help="Deadline of each phase (default 60; 30 with --kill, which waits for it)."

@@ -15,6 +15,7 @@ import pytest
 
 from omnilytics.daemon import broker as broker_module
 from omnilytics.daemon.broker import Arrived, Broker, BrokerAddress, parse_broker_url, round_trip
+from omnilytics.daemon.broker_access import NO_FILES, BrokerAccess
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import BrokerError, ConfigurationError
 from omnilytics.peers.messages import MAX_MESSAGE_BYTES, topic
@@ -31,13 +32,15 @@ PATIENCE = 20.0
 class Connection:
     """A Broker and what it heard."""
 
-    def __init__(self, url: str, me: bytes, run: str, log_path: Path | None = None) -> None:
+    def __init__(
+        self, url: str, me: bytes, run: str, log_path: Path | None = None, access: BrokerAccess = NO_FILES
+    ) -> None:
         self.messages: list[Arrived] = []
         self.presence: list[tuple[bytes, bool]] = []
         self.log_path = log_path
         self.log = Logger(log_path, "owner", me.hex())
         self.broker = Broker(
-            url, run, me, self.log, self.messages.append, lambda who, there: self.presence.append((who, there))
+            url, run, me, self.log, self.messages.append, lambda who, there: self.presence.append((who, there)), access
         )
 
     async def connected(self) -> None:
@@ -341,6 +344,6 @@ async def test_a_broker_that_is_not_there_or_is_none_is_told() -> None:
         async with server:
             port = server.sockets[0].getsockname()[1]
             with pytest.raises(BrokerError) as caught:
-                await round_trip(f"mqtt://alice:hunter2@127.0.0.1:{port}", RUN, ALICE, seconds)
+                await round_trip(f"mqtt://alice:hunter2@127.0.0.1:{port}", RUN, ALICE, NO_FILES, seconds)
             assert f"127.0.0.1:{port}" in caught.value.message
             assert "hunter2" not in caught.value.message

@@ -9,8 +9,10 @@ from pathlib import Path
 import aiomqtt
 import pytest
 import pytest_asyncio
+from amqtt.session import Session
 
 from scripts.broker_process import Broker, BrokerUnreachableError, start_broker
+from scripts.embedded_broker import EmbeddedBroker, Subscriptions
 from scripts.toolchain import MissingProgramError, find_mosquitto
 
 NO_DELAY = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
@@ -168,3 +170,17 @@ async def test_it_ends_whatever_its_clients_do(tmp_path: Path) -> None:
         stack.enter_context(contextlib.suppress(aiomqtt.MqttError))
         await stack.enter_async_context(client(broker))  # and this one does not leave
         await asyncio.sleep(0.1)
+
+
+async def test_the_embedded_broker_goes_through_subscriptions_while_they_become_more() -> None:
+    """amqtt waits while it does, and lost the message when somebody subscribed in that moment."""
+    subscriptions = Subscriptions(a=[(Session(), 1)])
+    for name, who in subscriptions.items():
+        subscriptions[name + "a"] = []
+        subscriptions["a"].clear()
+        assert len(who) == 1
+    for name in subscriptions:
+        subscriptions[name + "b"] = []
+    assert sorted(subscriptions) == ["a", "aa", "aab", "ab"]
+    running = EmbeddedBroker({"listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0"}}, "plugins": {}})
+    assert isinstance(running.subscriptions, Subscriptions)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from omnilytics.daemon.broker_access import BrokerAccess
 from omnilytics.daemon.chain import ContractRefused, Head
 from omnilytics.daemon.doctor import CHECKS, ROUND_GAS, ROUNDS_AHEAD, Finding, Patient, examine, healthy
 from omnilytics.daemon.journal import Journal
@@ -77,7 +78,7 @@ class World:
         self.chain.url, self.chain.market = url, market
         return self.chain
 
-    async def _trip(self, url: str, run: str, me: bytes) -> float:
+    async def _trip(self, url: str, run: str, me: bytes, access: BrokerAccess) -> float:
         self.trips.append((url, run, me))
         if self.broker_problem is not None:
             raise self.broker_problem

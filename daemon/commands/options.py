@@ -13,12 +13,18 @@ from omnilytics.daemon.config import Settings, load_settings
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+# A flag's path starts here, not in HOME as one of config.toml does.
+_FILE = click.Path(resolve_path=True, dir_okay=False)
 _NETWORK = (
     click.option("--chain", metavar="URL", help="Ethereum RPC (http or https)."),
     click.option("--check-chain", metavar="URL", help="A second RPC: nothing is done while the two disagree."),
     click.option("--chain-id", type=int, help="Refuse any other chain."),
     click.option("--market", metavar="ADDRESS", help="The market contract."),
     click.option("--broker", metavar="URL", help="MQTT broker, mqtt://[user:password@]host:port or mqtts://."),
+    click.option("--broker-ca", type=_FILE, help="Who vouches for the broker (default: HOME/broker/ca.pem)."),
+    click.option("--broker-certificate", type=_FILE, help="Our own (default: HOME/broker/certificate.pem)."),
+    click.option("--broker-key", type=_FILE, help="The certificate's key (default: HOME/broker/key.pem)."),
+    click.option("--broker-password-file", type=_FILE, help="Password of the user in the broker's address."),
     click.option("--finality-depth", type=int, help="Blocks under the head whose state is trusted (default 0)."),
     click.option("--gas-price-cap", type=int, metavar="WEI", help="Never pay more than this for a gas."),
     click.option("--gas-tip", type=int, metavar="WEI", help="Priority fee for a gas."),

@@ -146,6 +146,8 @@ class Chaos:
         troubled = self._round == min(TROUBLED_ROUND, self.options.rounds)
         if troubled and self._phase == "commit" and self.options.drop_broker:
             self._once("broker", self._cut_broker())
+        if troubled and self._phase == "post" and self.options.fee_jump:
+            self._once("fee", self._raise_base_fee())
         if troubled and self._phase == "settle" and self.options.reorg:
             self._once("reorg", self._reorganise())
 
@@ -203,6 +205,12 @@ class Chaos:
         self._mishap("reorg", "everybody", 0.0)
         self.say(f"the last {self.options.reorg} blocks are reorganised away")
         await asyncio.to_thread(rpc_call, self.rpc_url, "anvil_reorg", self.options.reorg, [])
+
+    async def _raise_base_fee(self) -> None:
+        self._mishap("base fee", "everybody", 0.0)
+        self.say(f"the base fee jumps to {self.options.fee_jump} gwei")
+        wei = hex(self.options.fee_jump * 10**9)
+        await asyncio.to_thread(rpc_call, self.rpc_url, "anvil_setNextBlockBaseFeePerGas", wei)
 
     async def stop(self) -> None:
         """Ends whatever is still planned."""

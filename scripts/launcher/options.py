@@ -47,6 +47,8 @@ class TestbedOptions:
     strict: bool = False
     rate: int = 10**15
     broker: str = "embedded"
+    # "tls": client certificates, and topics for each participant alone.
+    broker_security: str = "none"
     # None: a local anvil.
     chain: str | None = None
     key_file: Path | None = None
@@ -54,6 +56,10 @@ class TestbedOptions:
     finality_depth: int = 0
     block_seconds: int = 1
     phase_seconds: int = 60
+    # The local chain adds a block this often and at no other time; None: every second, and at every transaction.
+    block_time: int | None = None
+    # gwei to which the base fee jumps, once.
+    fee_jump: int = 0
     verify: bool = False
     poison: PoisonOrder | None = None
     poison_owners: PoisonOrder | None = None
@@ -100,6 +106,19 @@ class TestbedOptions:
             raise ConfigurationError(f"--chaos {self.chaos} is no share of the owners", help="as --chaos 0.2")
         if self.chaos and self.kills:
             raise ConfigurationError("--chaos and --kill do not go together", help="use one of them")
+        if self.block_time is not None and self.chain is not None:
+            raise ConfigurationError("--block-time is for the local chain", help="leave --chain or --block-time out")
+        if self.block_time is not None and self.block_time > self.block_seconds:
+            raise ConfigurationError(
+                f"--block-time {self.block_time} is slower than what deadlines allow for",
+                help=f"--block-seconds {self.block_time}",
+            )
+        if self.fee_jump and self.chain is not None:
+            raise ConfigurationError("--fee-jump needs the local chain", help="leave --chain out")
+        if self.broker_security == "tls" and self.broker not in ("embedded", "mosquitto", "bridged"):
+            raise ConfigurationError(
+                "--broker-security tls is for a broker of the testbed's own", help="--broker embedded, or mosquitto"
+            )
         if self.reorg and self.chain is not None:
             raise ConfigurationError("--reorg needs the local chain", help="leave --chain out")
         if self.reorg > self.finality_depth:

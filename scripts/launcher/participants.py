@@ -6,11 +6,13 @@ import os
 import secrets
 import sys
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from omnilytics.daemon.keystore import create_keys
+from omnilytics.daemon.broker_request import install, make_request
+from omnilytics.daemon.keystore import create_keys, load_keys, read_password
 from omnilytics.daemon.log import show
 from omnilytics.daemon.protection.catalogue import protection_named
 from omnilytics.daemon.protection.secret_head import least_group_rows
@@ -192,9 +194,34 @@ def network_arguments(options: TestbedOptions, home: Path, market: dict[str, obj
         f"--chain={market['rpc_url']}",
         f"--chain-id={market['chain_id']}",
         f"--market={market['market']}",
-        f"--broker={market['broker_url']}",
+        f"--broker={broker_of(home, market)}",
         f"--finality-depth={options.finality_depth}",
     ]
+
+
+def broker_of(home: Path, market: dict[str, object]) -> object:
+    """Where brokers are bridged, participants are spread over them in turn."""
+    urls = market.get("broker_urls") or [market["broker_url"]]
+    assert isinstance(urls, list)
+    number = home.name.rpartition("-")[2]
+    return urls[(int(number) if number.isdecimal() else 0) % len(urls)]
+
+
+def ask_for_certificates(cast: Cast) -> list[Path]:
+    """Everybody's request for a broker's client certificate, as `omnilytics broker request` makes it."""
+    now = datetime.now(UTC)
+    requests = []
+    for person in (cast.model, *cast.owners):
+        keys = load_keys(person.home / "keys", read_password(person.home / "password"))
+        requests.append(make_request(person.home, keys, "127.0.0.1", now))
+    return requests
+
+
+def install_certificates(cast: Cast, authority: Path) -> None:
+    """Gives everybody what the broker's authority made for it."""
+    for person in (cast.model, *cast.owners):
+        admission = authority / "admitted" / f"{person.address.hex()}.pem"
+        install(person.home, admission.read_bytes(), datetime.now(UTC))
 
 
 def _write_keys(home: Path) -> bytes:

@@ -28,7 +28,9 @@ from scripts.launcher.participants import (
     Cast,
     Participant,
     addresses,
+    ask_for_certificates,
     fill_in,
+    install_certificates,
     load_data,
     model_arguments,
     network_arguments,
@@ -74,7 +76,12 @@ async def run_testbed(
                 err=True,
             )
         cast = await asyncio.to_thread(write_participants, options, folder, data)
-        market = await _start_coordinator(supervisor, options, folder, cast)
+        requests = []
+        if options.broker_security == "tls":
+            requests = await asyncio.to_thread(ask_for_certificates, cast)
+        market = await _start_coordinator(supervisor, options, folder, cast, requests)
+        if options.broker_security == "tls":
+            await asyncio.to_thread(install_certificates, cast, Path(market["broker_authority"]))
         if options.chain is not None:
             assert options.key_file is not None
             await asyncio.to_thread(fund_accounts, options, market["rpc_url"], cast)
@@ -86,7 +93,8 @@ async def run_testbed(
         if options.drop_broker:
             broker = urlsplit(market["broker_url"])
             proxy = await stack.enter_async_context(CutableProxy(str(broker.hostname), broker.port or 1883).serve())
-            market = {**market, "broker_url": through_proxy(market["broker_url"], proxy.port)}
+            url = through_proxy(market["broker_url"], proxy.port)
+            market = {**market, "broker_url": url, "broker_urls": [url]}
         processes = await _start_daemons(supervisor, options, folder, cast, market)
 
         async def restart(person: Participant) -> ManagedProcess:
@@ -130,14 +138,17 @@ async def run_testbed(
 
 
 async def _start_coordinator(
-    supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast
+    supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, requests: list[Path]
 ) -> dict[str, Any]:
     argv: list[str | Path] = [sys.executable, "-m", "scripts.coordinator_main", "--json", "--exit-with-parent"]
     argv += [f"--state={folder / 'market'}", f"--broker={options.broker}"]
+    argv += [f"--broker-security={options.broker_security}", *(f"--admit={path}" for path in requests)]
     if options.chain is not None:
         argv += [f"--chain={options.chain}", f"--key-file={options.key_file}"]
     else:
         argv += [f"--fund={address}" for address in addresses(cast)]
+        if options.block_time is not None:
+            argv += [f"--block-time={options.block_time}", "--interval-blocks"]
     process = await supervisor.start(
         "coordinator",
         argv,
