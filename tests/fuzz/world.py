@@ -137,6 +137,9 @@ class MemoryJournal:
     def decision(self, task: int) -> bool | None:
         return None
 
+    def model_ending(self, task: int, round_number: int) -> bytes:
+        return b""
+
     def plan_exposure(self, exposure: Exposure) -> None:
         self._exposures.setdefault((exposure.task, exposure.round), exposure)
 
