@@ -117,8 +117,9 @@ def test_every_command_is_documented_with_an_example(path: tuple[str, ...], comm
         assert parameter.help or parameter.show_default or isinstance(parameter.type, click.Choice), parameter.name
 
 
-# A daemon prints nothing, and a shell's script is a script.
-WITHOUT_JSON = {("completion",), ("model", "run"), ("owner", "run")}
+# A daemon prints nothing, a shell's script is a script, and the others do something and say in words how it went.
+WITHOUT_JSON = {("completion",), ("model", "run"), ("owner", "run"), ("start",), ("stop",), ("restart",), ("ui",)}
+WITHOUT_JSON |= {("service", "install"), ("broker", "request"), ("broker", "install"), ("broker", "check")}
 
 
 @pytest.mark.parametrize(("path", "command"), COMMANDS, ids=_name_of)

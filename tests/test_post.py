@@ -157,7 +157,7 @@ def test_a_task_goes_on_with_its_own_rows_and_options_only(
     played: list[Any] = []
 
     class Still:
-        async def run(self, part: Any) -> None:
+        async def run(self, part: Any, alongside: Any) -> None:
             played.append(part)
 
     monkeypatch.setattr(post, "model_node", lambda *_: Still())

@@ -125,7 +125,7 @@ def test_an_owners_update_is_the_reference_gradient_quantised() -> None:
     run = train_plain(*sides(model, weights, Sgd(1.0)), [scaled], scaled, [[[0]]], entropy, batches([scaled], 16), 8.0)
     params = cast(TaskParams, SimpleNamespace(value_count=model.value_count, max_magnitude=2**29))
     payload = ModelPayload.of(model, weights, scaling, 1)
-    noise = rng.bytes(8 * model.value_count)
+    noise = rng.bytes(32)
     batch = raw.take(choose_batch(40, 16, entropy(0, 0)))
     update = compute_update(spec.side, payload, 8.0, params, batch, entropy(0, 0), noise)
     assert dequantise(update.quantised, 8.0, 2**29) == pytest.approx(weights - run.learned.weights, abs=3e-8)
