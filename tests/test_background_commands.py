@@ -57,7 +57,7 @@ def test_a_slip_among_the_daemons_options_is_told_at_once_and_not_remembered(hom
     told = typed("start", "--home", home, *OWNER, "--finality-dept", "3")
     assert told.exit_code == 2
     assert "--finality-depth" in told.output
-    assert "no data is registered" in typed("start", "--home", home, "owner", "run").output
+    assert "not a valid integer" in typed("start", "--home", home, "owner", "run", "--task", "one").output
     assert not home.exists()
 
 
