@@ -417,7 +417,8 @@ async def test_no_more_work_at_once_than_there_are_workers_and_everybody_has_a_t
             for runner in runners.values():
                 await runner.handle_waiting()
             await asyncio.sleep(0.001)
-    assert order == [1, 2, 1, 2, 1]
+    # Nobody's second comes before the other's first; what follows depends on who hears first of a free worker.
+    assert order[:2] == [1, 2] and sorted(order) == [1, 1, 1, 2, 2]
 
 
 async def test_work_of_a_part_that_has_ended_is_nothing_to_the_one_that_follows_it(settings: Settings) -> None:

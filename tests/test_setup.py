@@ -35,8 +35,8 @@ esac
 if [[ "$1 $2" == "-m venv" ]]; then
   mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
 elif [[ "$1 $2" == "-m pip" ]]; then
-  echo "pip $*" >>"$STANDIN/calls"
   touch "$(dirname "$0")/half"
+  echo "pip $*" >>"$STANDIN/calls"
   [[ ! -e "$STANDIN/slow" ]] || sleep "$(<"$STANDIN/slow")"
   if [[ -e "$STANDIN/offline" ]]; then echo "no route to the package index"; exit 1; fi
   rm "$(dirname "$0")/half"
