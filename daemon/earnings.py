@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.journal import Journal
@@ -22,7 +23,7 @@ from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.log_reading import LogTail
 from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
-from omnilytics.peers.errors import ChainError, ChainMismatchError
+from omnilytics.peers.errors import ChainError
 from omnilytics.peers.market import Member, MemberStatus
 
 
@@ -175,18 +176,6 @@ def last_role(log_path: Path) -> str:
     with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):
         return str(json.loads(lines[0])["role"])
     return "owner"
-
-
-def check_identity(journal: Journal, chain: Chain) -> None:
-    """Binds a journal to chain and market on first use. Raises ChainMismatchError where it is bound to others.
-
-    A local chain that was started anew has the same chain id and addresses, but another genesis.
-    """
-    identity = chain.genesis + chain.market
-    if journal.bind("chain", identity) != identity:
-        raise ChainMismatchError(
-            "this data folder belongs to another chain or market", help="use another --home for every chain and market"
-        )
 
 
 @dataclass(frozen=True)

@@ -21,12 +21,12 @@ from typing import Any, TextIO, TypeVar
 from omnilytics.daemon.block_watch import MAX_BACKOFF_SECONDS, BlockWatch
 from omnilytics.daemon.broker import Arrived, Broker
 from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.health_file import HEALTH_NAME, HealthFile
-from omnilytics.daemon.home_lock import lock_home as lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
@@ -39,7 +39,7 @@ from omnilytics.peers.errors import ChainError, ChainMismatchError, MessageError
 from omnilytics.peers.owner_round import Pace
 
 __all__ = [
-    "Event", "Node", "Part", "PresenceChanged", "SnapshotSeen", "Surroundings", "TimePassed", "WorkDone", "lock_home",
+    "Event", "Node", "Part", "PresenceChanged", "SnapshotSeen", "Surroundings", "TimePassed", "WorkDone",
 ]  # fmt: skip
 
 TICK_SECONDS = 0.2
@@ -265,13 +265,7 @@ class Node:
                 self.log("rpc.error", str(error), "warning", code=error.code)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
-        # A local chain that was started anew has the same chain id and addresses, but another genesis.
-        identity = self.chain.genesis + self.chain.market
-        if self.journal.bind("chain", identity) != identity:
-            raise ChainMismatchError(
-                "this data folder belongs to another chain or market",
-                help="use another --home for every chain and market",
-            )
+        check_identity(self.journal, self.chain)
         self.broker = self._surroundings.broker(
             self.settings.broker,
             self.chain.run_name,

@@ -18,10 +18,11 @@ from typing import Any
 from omnilytics.daemon.amounts import format_amount
 from omnilytics.daemon.chain import Chain
 from omnilytics.daemon.config import Settings
+from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart, RoundResult, design_name
-from omnilytics.daemon.node import Node, lock_home
+from omnilytics.daemon.node import Node
 from omnilytics.daemon.run import ModelOptions, model_choices, model_node, play_model
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import read_dataset

@@ -17,9 +17,10 @@ from omnilytics.daemon.config import Settings
 from omnilytics.daemon.control.methods import DaemonControl
 from omnilytics.daemon.control.report import policy_report
 from omnilytics.daemon.control.task_list import TaskList
+from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.keystore import load_keys, read_password
 from omnilytics.daemon.model import ModelChoices, ModelPart
-from omnilytics.daemon.node import Node, Surroundings, lock_home
+from omnilytics.daemon.node import Node, Surroundings
 from omnilytics.daemon.owner import OwnerPart
 from omnilytics.daemon.owner_play import OwnerChoices
 from omnilytics.daemon.owner_tasks import OwnerTasks

@@ -22,10 +22,10 @@ from click.testing import CliRunner
 
 from omnilytics.daemon.cli import cli, main
 from omnilytics.daemon.commands.tasks import _printable
+from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import create_keys
 from omnilytics.daemon.ledger import Exposure, Mechanism
-from omnilytics.daemon.node import lock_home
 from omnilytics.daemon.spec import TaskSpec
 from scripts import chain_process
 from tests.local_market import PARAMS, LocalMarket, open_market

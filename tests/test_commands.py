@@ -18,8 +18,8 @@ from click.shell_completion import ShellComplete
 
 from omnilytics.daemon.cli import cli
 from omnilytics.daemon.config import load_settings
+from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.keystore import load_keys, read_password
-from omnilytics.daemon.node import lock_home
 from scripts import chain_process
 from scripts.broker_process import Broker
 from scripts.chain_process import rpc_call

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.earnings import (
     RememberedTask,
     TaskEarnings,
-    check_identity,
     last_role,
     read_earnings,
     remembered,

@@ -21,7 +21,8 @@ from omnilytics.daemon.block_watch import BlockWatch
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.chain import Head
 from omnilytics.daemon.config import Settings
-from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone, lock_home
+from omnilytics.daemon.home_lock import lock_home
+from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.transactions import duty_key
 from omnilytics.peers.errors import ChainError, ChainMismatchError, DataError, LockError, OmniLyticsError
 from scripts import broker_process, chain_process

@@ -76,9 +76,9 @@ def check(**options: Any) -> None:
     from omnilytics.daemon.broker import Broker, parse_broker_url
     from omnilytics.daemon.broker_access import read_access
     from omnilytics.daemon.chain import Chain
+    from omnilytics.daemon.home_lock import lock_home
     from omnilytics.daemon.keystore import load_keys, read_password
     from omnilytics.daemon.log import Logger
-    from omnilytics.daemon.node import lock_home
 
     settings, password_file = settings_from(options)
     where = parse_broker_url(settings.broker)

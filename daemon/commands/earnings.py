@@ -34,9 +34,12 @@ def earnings(account: str | None, offline: bool, as_json: bool, **options: Any) 
     if offline:
         _offline(settings.journal_path, as_json)
         return
+    from omnilytics.daemon.control.report import earnings_report
+
     address = account or stored_address(settings.keys_folder / "account.json")
     found = asyncio.run(_read(settings, parse_address("--account", address)))
-    emit("earnings", _as_json(found), as_json, "\n".join(_lines(found)))
+    told = {"source": "chain", "account": "0x" + found.account.hex(), **earnings_report(found)}
+    emit("earnings", told, as_json, "\n".join(_lines(found)))
     if not found.tasks:
         click.echo("this account has no task in this market", err=True)
 
@@ -61,31 +64,6 @@ async def _read(settings: Settings, account: bytes) -> Earnings:
         return await read_earnings(chain, account, settings.finality_depth)
     finally:
         await chain.close()
-
-
-def _as_json(found: Earnings) -> dict[str, Any]:
-    return {
-        "source": "chain",
-        "account": "0x" + found.account.hex(),
-        "block": found.block,
-        "paid_wei": found.paid,
-        "withdrawn_wei": found.withdrawn,
-        "withdrawable_wei": found.withdrawable,
-        "credits_wei": found.credits,
-        "tasks": [
-            {
-                "task": entry.task,
-                "role": entry.role,
-                "status": entry.status,
-                "paid_rounds": entry.paid_rounds,
-                "paid_wei": entry.paid,
-                "withdrawn_wei": entry.withdrawn,
-                "withdrawable_wei": entry.withdrawable,
-                "staked_wei": entry.staked,
-            }
-            for entry in found.tasks
-        ],
-    }
 
 
 def _lines(found: Earnings) -> list[str]:
@@ -122,8 +100,8 @@ def withdraw(to: str | None, wait_seconds: float, as_json: bool, **options: Any)
     Example: omnilytics withdraw --home ./alice --to 0x90F8bf6A479f320ead074411a4B0e7944Ea8c9C1
     """
     from omnilytics.daemon.earnings import withdraw as collect
+    from omnilytics.daemon.home_lock import lock_home
     from omnilytics.daemon.keystore import load_keys, read_password
-    from omnilytics.daemon.node import lock_home
     from omnilytics.peers.errors import LockError
 
     settings, password_file = settings_from(options)
