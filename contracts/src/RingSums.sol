@@ -24,7 +24,6 @@ library RingSums {
     /// @dev Scratch memory of a group: even and odd lanes of four words; the same with their slots in reverse order; a product with
     /// each group up to itself, over all blocks so far (TaskBounds.MAX_GROUPS of them); what those were before the block.
     uint256 private constant GROUP_BYTES = 0x800;
-    uint256 private constant REVERSED = 0x100;
     uint256 private constant PRODUCTS = 0x200;
     uint256 private constant PRODUCTS_BYTES = 0x300;
 
@@ -246,13 +245,17 @@ library RingSums {
                 let inFour := mload(add(plan_, 0x120))
                 let half := mload(add(plan_, 0x140))
                 let twice := shl(1, mload(plan_))
-                for { let end := add(a, REVERSED) } lt(a, end) { a := add(a, 0x20) } {
+                for { let end := add(a, 0x100) } lt(a, end) { a := add(a, 0x40) } {
+                    // What is in an even slot of y is in an odd one of z. Even lanes, then odd ones.
                     let y := and(add(half, sub(mload(a), mload(b))), inTwo)
-                    let z := and(add(half, sub(mload(add(b, REVERSED)), mload(add(a, REVERSED)))), inTwo)
-                    // What is in an even slot of y is in an odd one of z.
+                    let z := and(add(half, sub(mload(add(b, 0x100)), mload(add(a, 0x100)))), inTwo)
                     result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
                     result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
-                    b := add(b, 0x20)
+                    y := and(add(half, sub(mload(add(a, 0x20)), mload(add(b, 0x20)))), inTwo)
+                    z := and(add(half, sub(mload(add(b, 0x120)), mload(add(a, 0x120)))), inTwo)
+                    result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
+                    result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
+                    b := add(b, 0x40)
                 }
                 result := sub(mload(add(plan_, 0x180)), shr(mload(add(plan_, 0x160)), result))
             }
@@ -270,8 +273,9 @@ library RingSums {
                     own := add(own, 0x20)
                     others := shr(1, others)
                     if and(or(far, others), 1) {
+                        mstore(total, add(mload(total), distance(a, b, plan)))
                         let change := sub(sub(shl(1, added(add(b, row))), added(add(a, row))), added(add(b, own)))
-                        mstore(total, add(mload(total), add(change, distance(a, b, plan))))
+                        mstore(total, add(mload(total), change))
                     }
                     total := add(total, 0x20)
                 }
