@@ -183,6 +183,7 @@ def _forge(work: Path, folder: Path, suites: str, runs: int, patient: bool) -> s
         "FOUNDRY_FUZZ_SEED": "0x1",
         "FOUNDRY_INVARIANT_RUNS": str(runs),
         "FOUNDRY_INVARIANT_DEPTH": "60",
+        "FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT": "0",  # that it fails is enough; the shortest way there takes minutes
         # what failed for another mutant is not tried again
         "FOUNDRY_FUZZ_FAILURE_PERSIST_DIR": str(folder / "fuzz"),
         "FOUNDRY_INVARIANT_FAILURE_PERSIST_DIR": str(folder / "invariant"),
@@ -201,10 +202,17 @@ def _forge(work: Path, folder: Path, suites: str, runs: int, patient: bool) -> s
         return "no end"
     if run.returncode == 0:
         return ""
-    failed = re.search(r"^\[FAIL.*\] (\w+)\(", run.stdout, re.MULTILINE)
-    if failed is None:
+    name = first_failure(run.stdout)
+    if not name:
         raise click.ClickException(f"forge failed otherwise:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-    return failed.group(1)
+    return name
+
+
+def first_failure(output: str) -> str:
+    """The name of the first test that failed in forge's output, or "": behind the reason on its line, or where the
+    calls that broke an invariant are listed, on a line of its own behind them."""
+    failed = re.search(r"^\[FAIL[^\n]*\] (\w+)\(|^\[FAIL.*?^ (invariant_\w+)\(", output, re.MULTILINE | re.DOTALL)
+    return next((name for name in failed.groups() if name), "") if failed else ""
 
 
 if __name__ == "__main__":
