@@ -24,7 +24,16 @@ from typing import Any
 import click
 
 from scripts.toolchain import ROOT, find_forge
-from tests.contracts.mutants import FILES, Mutant, all_mutants, artifact, compile_guarded, read_sources, sample
+from tests.contracts.mutants import (
+    FILES,
+    LIBRARY_FILES,
+    Mutant,
+    all_mutants,
+    artifact,
+    compile_guarded,
+    read_sources,
+    sample,
+)
 
 BATCH = 220  # mutants in one compilation: more take the compiler longer than two of them
 TIMEOUT = 300.0  # seconds for the tests of one mutant; a loop that no longer ends is noticed by that
@@ -161,7 +170,7 @@ def _killer(work: Path, compiled: dict[str, Any], number: int, mutant: Mutant | 
     try:
         for name in ("Market", "Face"):
             (folder / f"{name}.json").write_text(artifact(compiled[name], number))
-        library = mutant is not None and mutant.file in FILES[2:]
+        library = mutant is not None and mutant.file in LIBRARY_FILES
         suites_and_runs = [("Libraries", 4)] if library or mutant is None else []
         suites_and_runs += [("Market(Setup|Money|Rounds|Edges|Selection)", 2), ("Invariant", 4), ("MarketRounds", 64)]
         for suites, runs in suites_and_runs:
@@ -183,6 +192,7 @@ def _forge(work: Path, folder: Path, suites: str, runs: int, patient: bool) -> s
         "FOUNDRY_FUZZ_SEED": "0x1",
         "FOUNDRY_INVARIANT_RUNS": str(runs),
         "FOUNDRY_INVARIANT_DEPTH": "60",
+        "FOUNDRY_INVARIANT_SHRINK_RUN_LIMIT": "0",  # that it fails is enough; the shortest way there takes minutes
         # what failed for another mutant is not tried again
         "FOUNDRY_FUZZ_FAILURE_PERSIST_DIR": str(folder / "fuzz"),
         "FOUNDRY_INVARIANT_FAILURE_PERSIST_DIR": str(folder / "invariant"),
@@ -201,10 +211,17 @@ def _forge(work: Path, folder: Path, suites: str, runs: int, patient: bool) -> s
         return "no end"
     if run.returncode == 0:
         return ""
-    failed = re.search(r"^\[FAIL.*\] (\w+)\(", run.stdout, re.MULTILINE)
-    if failed is None:
+    name = first_failure(run.stdout)
+    if not name:
         raise click.ClickException(f"forge failed otherwise:\n{run.stdout[-2000:]}{run.stderr[-2000:]}")
-    return failed.group(1)
+    return name
+
+
+def first_failure(output: str) -> str:
+    """The name of the first test that failed in forge's output, or "": behind the reason on its line, or where the
+    calls that broke an invariant are listed, on a line of its own behind them."""
+    failed = re.search(r"^\[FAIL[^\n]*\] (\w+)\(|^\[FAIL.*?^ (invariant_\w+)\(", output, re.MULTILINE | re.DOTALL)
+    return next((name for name in failed.groups() if name), "") if failed else ""
 
 
 if __name__ == "__main__":

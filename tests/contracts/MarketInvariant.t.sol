@@ -313,6 +313,7 @@ contract Handler is MarketBase {
         if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Idle || s.short | s.dissolved != 0) return;
         _round();
         ++done["round settled"];
+        if (!p.modelSelection) ++done["contract chose"];
     }
 
     /// @dev A sign of life at any time: may be refused; then nothing may have changed.
@@ -482,9 +483,29 @@ contract MarketInvariantTest is MarketBase {
         isTrue(address(handler) != address(0), "handler");
     }
 
+    /// @dev The kind of the first task is the fuzzer's choice; so this shows that there is a choice, and that rounds of both are played.
+    function test_the_handler_reaches_both_kinds_of_task() external {
+        uint256 modelOwners = 0;
+        uint256 contracts = 0;
+        for (uint256 seed = 0; seed < 16; seed += 2) {
+            Handler driven = new Handler();
+            driven.joinMany(seed);
+            driven.reveal(1);
+            for (uint256 i = 0; i < 4; ++i) {
+                driven.pass(31); // the draw
+                driven.wholeRound();
+            }
+            isTrue(driven.done("round settled") != 0, "a round was played");
+            modelOwners += driven.done("model owner chose");
+            contracts += driven.done("contract chose");
+        }
+        isTrue(modelOwners != 0, "a model owner chose");
+        isTrue(contracts != 0, "the contract chose");
+    }
+
     /// @dev After each campaign everybody is silent, and everything is withdrawn.
     function afterInvariant() external {
-        string[8] memory names = [
+        string[9] memory names = [
             "round settled",
             "late sign of life",
             "left while joining",
@@ -492,7 +513,8 @@ contract MarketInvariantTest is MarketBase {
             "expelled",
             "stake restored",
             "model owner chose",
-            "model owner silent"
+            "model owner silent",
+            "contract chose"
         ];
         for (uint256 i = 0; i < names.length; ++i) {
             emit log_named_uint(names[i], handler.done(bytes32(bytes(names[i]))));
