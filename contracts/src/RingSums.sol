@@ -69,19 +69,20 @@ library RingSums {
                     _multiplyPairs(plan, dealt);
                     continue;
                 }
-                _keepProducts(dealt);
                 uint256 farGroups = 0;
                 for (uint256 bits = far; bits != 0; bits &= bits - 1) {
                     ++farGroups;
                 }
-                if (2 * farGroups <= groups) {
-                    _multiplyPairs(plan, dealt);
-                } else {
-                    (far, farGroups) = (type(uint256).max, groups / 2);
+                if (2 * farGroups > groups) {
+                    farGroups = groups / 2;
                     pivot = (pivot + 1) % groups;
+                    _addAllPairs(plan, dealt, totals);
+                } else {
+                    _keepProducts(dealt);
+                    _multiplyPairs(plan, dealt);
+                    _addFarPairs(plan, dealt, far, totals);
                 }
                 farPairs += _pairsWith(farGroups, groups);
-                _addFarPairs(plan, dealt, far, totals);
             }
             _addNearPairs(dealt, totals);
         }
@@ -238,50 +239,88 @@ library RingSums {
 
     /// @dev Adds to the totals of all pairs with a far group their distances in one block, less what _addNearPairs will make of it.
     function _addFarPairs(Plan memory plan, uint256[] memory dealt, uint256 far, uint256[] memory totals) private pure {
-        assembly ("memory-safe") {
-            // Right for any sums.
-            function distance(a, b, plan_) -> result {
-                let inTwo := mload(add(plan_, 0x60))
-                let inFour := mload(add(plan_, 0x120))
-                let half := mload(add(plan_, 0x140))
-                let twice := shl(1, mload(plan_))
-                for { let end := add(a, 0x100) } lt(a, end) { a := add(a, 0x40) } {
-                    // What is in an even slot of y is in an odd one of z. Even lanes, then odd ones.
-                    let y := and(add(half, sub(mload(a), mload(b))), inTwo)
-                    let z := and(add(half, sub(mload(add(b, 0x100)), mload(add(a, 0x100)))), inTwo)
-                    result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
-                    result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
-                    y := and(add(half, sub(mload(add(a, 0x20)), mload(add(b, 0x20)))), inTwo)
-                    z := and(add(half, sub(mload(add(b, 0x120)), mload(add(a, 0x120)))), inTwo)
-                    result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
-                    result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
-                    b := add(b, 0x40)
-                }
-                result := sub(mload(add(plan_, 0x180)), shr(mload(add(plan_, 0x160)), result))
+        unchecked {
+            uint256 groups = dealt.length / (GROUP_BYTES / 32);
+            uint256 all = (1 << groups) - 1;
+            uint256 first;
+            uint256 total; // of a pair (a, b), 32 * b further on
+            assembly ("memory-safe") {
+                first := add(dealt, 0x20)
+                total := totals
             }
-            // What the block has added to a product.
-            function added(product) -> result {
-                result := sub(mload(product), mload(add(product, PRODUCTS_BYTES)))
-            }
-            let total := add(totals, 0x20)
-            let row := PRODUCTS
-            let a := add(dealt, 0x20)
-            for { let end := add(a, shl(5, mload(dealt))) } lt(a, end) { a := add(a, GROUP_BYTES) } {
-                let own := row
-                let others := far
-                for { let b := add(a, GROUP_BYTES) } lt(b, end) { b := add(b, GROUP_BYTES) } {
-                    own := add(own, 0x20)
-                    others := shr(1, others)
-                    if and(or(far, others), 1) {
-                        mstore(total, add(mload(total), distance(a, b, plan)))
-                        let change := sub(sub(shl(1, added(add(b, row))), added(add(a, row))), added(add(b, own)))
-                        mstore(total, add(mload(total), change))
+            for (uint256 a = 0; a < groups; ++a) {
+                uint256 pa = first + a * GROUP_BYTES;
+                uint256 row = PRODUCTS + 32 * a;
+                uint256 own = _added(pa + row);
+                // The groups behind a that make a far pair with it.
+                uint256 others = (far >> a & 1 == 0 ? far : all) & ~((2 << a) - 1);
+                while (others != 0) {
+                    uint256 b;
+                    assembly ("memory-safe") {
+                        b := sub(255, clz(others))
                     }
-                    total := add(total, 0x20)
+                    others ^= 1 << b;
+                    uint256 pb = first + b * GROUP_BYTES;
+                    uint256 change = 2 * _added(pb + row) - own - _added(pb + PRODUCTS + 32 * b) + _distance(plan, pa, pb);
+                    assembly ("memory-safe") {
+                        let place := add(total, shl(5, b))
+                        mstore(place, add(mload(place), change))
+                    }
                 }
-                row := add(row, 0x20)
-                far := shr(1, far)
+                // From (a, b) to (a + 1, b) are as many pairs as there are behind a + 1.
+                total += 32 * (groups - a - 2);
             }
+        }
+    }
+
+    /// @dev Adds to the totals of all pairs their distances in one block.
+    function _addAllPairs(Plan memory plan, uint256[] memory dealt, uint256[] memory totals) private pure {
+        unchecked {
+            uint256 first;
+            uint256 total;
+            assembly ("memory-safe") {
+                first := add(dealt, 0x20)
+                total := add(totals, 0x20)
+            }
+            uint256 end = first + 32 * dealt.length;
+            for (uint256 a = first; a < end; a += GROUP_BYTES) {
+                for (uint256 b = a + GROUP_BYTES; b < end; b += GROUP_BYTES) {
+                    uint256 distance = _distance(plan, a, b);
+                    assembly ("memory-safe") {
+                        mstore(total, add(mload(total), distance))
+                    }
+                    total += 32;
+                }
+            }
+        }
+    }
+
+    /// @dev What a block has added to a product.
+    function _added(uint256 product) private pure returns (uint256 result) {
+        assembly ("memory-safe") {
+            result := sub(mload(product), mload(add(product, PRODUCTS_BYTES)))
+        }
+    }
+
+    /// @dev The squared distance of two groups in one block, right for any sums. What is in an even slot of y is in an odd one of z.
+    function _distance(Plan memory plan, uint256 a, uint256 b) private pure returns (uint256 result) {
+        assembly ("memory-safe") {
+            let inTwo := mload(add(plan, 0x60))
+            let inFour := mload(add(plan, 0x120))
+            let half := mload(add(plan, 0x140))
+            let twice := shl(1, mload(plan))
+            for { let end := add(a, 0x100) } lt(a, end) { a := add(a, 0x40) } {
+                let y := and(add(half, sub(mload(a), mload(b))), inTwo)
+                let z := and(add(half, sub(mload(add(b, 0x100)), mload(add(a, 0x100)))), inTwo)
+                result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
+                result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
+                y := and(add(half, sub(mload(add(a, 0x20)), mload(add(b, 0x20)))), inTwo)
+                z := and(add(half, sub(mload(add(b, 0x120)), mload(add(a, 0x120)))), inTwo)
+                result := add(result, mul(and(y, inFour), and(shr(twice, z), inFour)))
+                result := add(result, mul(and(shr(twice, y), inFour), and(z, inFour)))
+                b := add(b, 0x40)
+            }
+            result := sub(mload(add(plan, 0x180)), shr(mload(add(plan, 0x160)), result))
         }
     }
 
