@@ -7,7 +7,7 @@ import {TaskBounds} from "./TaskBounds.sol";
 
 /// @title Vectors on the chain: held against their commitments, when they are posted and when they are settled.
 abstract contract MarketSettlement is MarketPhases {
-    /// @dev Task.distances: as many totals a slot as fit 252 bits. A squared difference is at most 2^(2b-2), and there are at most 2^24.
+    /// @dev Task.distances: TaskBounds.totalsInSlot running totals share 252 bits.
     uint256 private constant SLOT_KEPT = 1 << 255;
 
     /// @dev Checks one part of a vector against the owner's commitment, or against the link its last part left.
@@ -97,7 +97,7 @@ abstract contract MarketSettlement is MarketPhases {
             // one chunk, or nobody settles: nothing to keep
             if (t.params.modelSelection || TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return;
             uint256 groups = t.state.groupCount;
-            uint256 inSlot = 252 / _totalBits(t);
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
             for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += inSlot) {
                 t.distances[pair / inSlot] = SLOT_KEPT;
             }
@@ -105,16 +105,10 @@ abstract contract MarketSettlement is MarketPhases {
         }
     }
 
-    /// @dev Bits of a running total: 2b + 22 are needed, six, four or two totals a slot.
-    function _totalBits(Task storage t) private view returns (uint256) {
-        uint256 laneBits = t.params.laneBits;
-        return laneBits == 8 ? 42 : laneBits == 16 ? 63 : 126;
-    }
-
     function _loadDistances(Task storage t, uint256[] memory totals) internal view {
         unchecked {
-            uint256 bits = _totalBits(t);
-            uint256 inSlot = 252 / bits;
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
+            uint256 bits = 252 / inSlot;
             for (uint256 pair = 0; pair < totals.length; pair += inSlot) {
                 uint256 slot = t.distances[pair / inSlot];
                 for (uint256 other = pair; other < pair + inSlot && other < totals.length; ++other) {
@@ -127,8 +121,8 @@ abstract contract MarketSettlement is MarketPhases {
 
     function _storeDistances(Task storage t, uint256[] memory totals) internal {
         unchecked {
-            uint256 bits = _totalBits(t);
-            uint256 inSlot = 252 / bits;
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
+            uint256 bits = 252 / inSlot;
             for (uint256 pair = 0; pair < totals.length; pair += inSlot) {
                 uint256 slot = SLOT_KEPT;
                 for (uint256 other = pair; other < pair + inSlot && other < totals.length; ++other) {

@@ -62,6 +62,12 @@ library TaskBounds {
         return (words + chunkWords - 1) / chunkWords;
     }
 
+    /// @notice How many running totals of distances the market keeps in one storage slot. Each is below 2^(2b+22): a squared difference of
+    /// two lanes is at most 2^(2b-2), and a vector has at most 2^24 of them. The slot's top bits stay free.
+    function totalsInSlot(uint256 laneBits) internal pure returns (uint256) {
+        return laneBits == 8 ? 6 : laneBits == 16 ? 4 : 2;
+    }
+
     /// @notice Gas of all settle calls of a round with all groups complete.
     function roundGas(IMarket.TaskParams calldata p, uint256 words, uint256 chunks) internal pure returns (uint256) {
         uint256 lastWords = words - (chunks - 1) * p.chunkWords;
@@ -92,11 +98,12 @@ library TaskBounds {
     {
         uint256 owners = groups * groupSize;
         uint256 size = 260 + owners * 32 * (1 + words);
-        uint256 work = 110_000 + owners * (4_600 + 118 * words) + farPairs * 2_000;
+        uint256 work = 110_000 + owners * (4_600 + 125 * words) + farPairs * 2_100;
         {
             uint256 pairs = groups * (groups - 1) / 2;
             uint256 blocks = (words + 3) / 4;
-            work += pairs * (2_900 + 320 * blocks) + groups * (500 * blocks + (laneBits == 8 ? 470 : 430) * words);
+            work += pairs * (1_000 + 5_000 / totalsInSlot(laneBits) + 315 * blocks);
+            work += groups * (600 * blocks + (laneBits == 8 ? 470 : 430) * words);
         }
         if (lastChunk) work += 20_000 + groups * 5_000 + groups ** 3 * 12;
         work += 16 * size;
