@@ -14,7 +14,7 @@ import pytest_asyncio
 from aiohttp import ClientSession, web
 from eth_account import Account
 
-from omnilytics.daemon import transactions
+from omnilytics.daemon import in_flight, transactions
 from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, RpcAnswered, params_tuple
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
@@ -88,7 +88,8 @@ async def running(
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "RETRY_SECONDS", 0.4)
-    monkeypatch.setattr(transactions, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(in_flight, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(in_flight, "LOST_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
