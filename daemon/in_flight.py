@@ -363,10 +363,13 @@ class InFlight:
         if now - self._gap[1] < FILL_SECONDS:
             return
         fees = self._fees
-        max_fee = min(4 * (await self._chain.head()).base_fee + fees.tip, fees.price_cap)
+        head = await self._chain.head()
+        max_fee = min(4 * head.base_fee + fees.tip, fees.price_cap)
         plain = self._chain.transaction(b"", 0, nonce, _FILL_GAS, max_fee, min(fees.tip, max_fee))
         flight = self._sign(Call(_FILLING, "", b"", 0, {}), plain | {"to": self._keys.account.address})
-        # From here on it is in the journal, and mended like one that a reorg has lost.
+        # As if a block had it: nobody has to see it mined, and where it is missing it is sent again as what a reorg has
+        # lost.
+        self._journal.transaction_mined(nonce, head.number)
         await self._chain.send_raw(flight.raw)
         text = f"nobody sends nonce {nonce}, and later ones wait for it: filled with an empty transaction"
         self._log("tx.resent", text, "warning", tx=flight.tx_hash, nonce=nonce)

@@ -46,6 +46,8 @@ MOST_IN_FLIGHT = 16
 # How often one that was mined is suspected to be lost while nothing is on its way.
 GAP_SECONDS = 5.0
 RETRY_SECONDS = 2.0
+# What touches the whole account: a withdrawal takes what was credited by any task, and the next finds it gone.
+_ACCOUNT_WIDE = ("withdraw",)
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
 # a commit or post phase, or for drawing the groups. Gas that is not used costs nothing.
 HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
@@ -96,6 +98,7 @@ class TransactionQueue:
         self._clock = clock
         self._flights = InFlight(chain, keys, journal, log, fees, clock)
         self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._account_wide = asyncio.Lock()
         # What waits, by task; the first of each is under way. Orders of no task are kept in order among themselves.
         self._lanes: dict[int | None, deque[_Order]] = {}
         self._workers: dict[int | None, asyncio.Task[None]] = {}
@@ -218,7 +221,8 @@ class TransactionQueue:
     async def _carry_out(self, order: _Order) -> None:
         call = order.call
         try:
-            receipt = await self._perform(call)
+            async with self._account_wide if call.function in _ACCOUNT_WIDE else contextlib.nullcontext():
+                receipt = await self._perform(call)
             self._done_at[call.key] = receipt.block
             if not order.done.done():
                 order.done.set_result(receipt)

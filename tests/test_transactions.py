@@ -143,6 +143,32 @@ async def test_an_order_that_the_rpc_does_not_like_holds_no_other_tasks_orders_b
         assert not again.done()
 
 
+async def test_orders_of_two_tasks_are_mined_in_one_block(market: LocalMarket, tmp_path: Path) -> None:
+    """A real node takes consecutive nonces, and a later one before an earlier one."""
+    owner = market.owners[0]
+    joins = []
+    for _ in range(3):
+        await market.create()
+        joins.append(market.join_arguments(owner))
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, owner, tmp_path) as daemon, asyncio.timeout(PATIENCE):
+        orders = [
+            daemon.queue.submit(duty_key(join[0], "join"), "join", *join, value=PARAMS.stake, task=join[0])
+            for join in joins
+        ]
+        first = await daemon.until("tx.sent", 3)
+        await market.anvil.call("anvil_dropTransaction", first[0]["tx"])
+        (again,) = await daemon.until("tx.resent")
+        assert again["tx"] == first[0]["tx"]
+        await market.anvil.mine()
+        receipts = await asyncio.gather(*orders)
+        assert len({receipt.block for receipt in receipts}) == 1
+        assert all(receipt.succeeded for receipt in receipts)
+        assert await count_of(market, owner) == 3
+        assert daemon.journal.unmined_transactions() == []
+    await market.anvil.call("evm_setAutomine", True)
+
+
 # -------------------------------------------------------------------- all is well
 
 
