@@ -16,7 +16,7 @@ from omnilytics.daemon.node import Node
 from omnilytics.daemon.posting import PostedVectors
 from omnilytics.daemon.protection.sides import Learned
 from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties, rounds_played
-from omnilytics.peers.errors import ChainError, CommitmentError, OmniLyticsError
+from omnilytics.peers.errors import ChainError, ChainMismatchError, CommitmentError, OmniLyticsError
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, TaskState, bitmap, bits
 from omnilytics.peers.owner_round import Tick
@@ -96,7 +96,8 @@ class ModelPart(ModelRoundPlayer):
             )
             created = node.chain.events_in(receipt, "TaskCreated")
             if not created:
-                raise ChainError("the receipt of createTask has no TaskCreated event")
+                # Not to be tried again: the escrow is paid.
+                raise ChainMismatchError("the receipt of createTask has no TaskCreated event")
             found = int(created[0]["taskId"])
             node.log(
                 "task.created",
