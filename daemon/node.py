@@ -293,7 +293,7 @@ class Node:
 
     async def _prepare(self, part: Part) -> None:
         """As long as the chain cannot be read it is tried again: nothing was decided. What it refuses is final, and so
-        is a task by name that it does not know, unless we have joined it: then a reorg has taken it back for a while."""
+        is a named task that it does not know, unless we have joined it: then a reorg has taken it back for a while."""
         pause = PREPARE_SECONDS
         while True:
             try:

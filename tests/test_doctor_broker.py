@@ -120,7 +120,7 @@ async def test_a_certificate_that_has_expired_is_told_before_it_is_shown(secured
 
 async def test_topics_that_the_broker_does_not_let_through_are_told(secured: Secured) -> None:
     """Another market than the broker serves."""
-    with pytest.raises(BrokerError, match="does not pass on|not authorised"):
+    with pytest.raises(BrokerError, match="not authorised for a topic"):
         await round_trip(secured.broker.url, "f" * 16, secured.alice.address, secured.alice.access, 2.0)
 
 

@@ -23,6 +23,7 @@ from tests.local_market import keys_of
 from tests.pool_chain import Faults, KilledError, PoolChain
 from tests.simulator.virtual_time import VirtualLoop
 
+FEES = FeePolicy()
 KEYS = keys_of("0x" + "42" * 32, "somebody")
 GWEI = 10**9
 
@@ -30,7 +31,7 @@ GWEI = 10**9
 class World:
     """One account on one chain, over as many lives of its queue as it takes."""
 
-    def __init__(self, folder: Path, seed: int = 1, fees: FeePolicy = FeePolicy()) -> None:
+    def __init__(self, folder: Path, seed: int = 1, fees: FeePolicy = FEES) -> None:
         self.entropy = random.Random(seed)
         self.loop = VirtualLoop(random.Random(seed + 1))
         self.chain = PoolChain(KEYS, self.entropy)
