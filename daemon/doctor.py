@@ -302,7 +302,7 @@ async def broker(patient: Patient) -> str:
     took = await patient.trip(settings.broker, run, me, access)
     if access.certificate is not None and run is None:
         return (
-            f"{where.host}:{where.port} knows our certificate; what we may say there depends on chain and market, which "
+            f"{where.host}:{where.port} knows our certificate; what we may say there hangs on chain and market, which "
             "are not known to be right"
         )
     return f"{where.host}:{where.port} brought a message back in {1000 * took:.0f} ms"
