@@ -308,7 +308,9 @@ async def test_when_its_task_is_over_the_refund_is_collected_by_itself(node: Nod
     await part.handle(SnapshotSeen(over))
     assert node.transactions.sent == [("withdraw", ([1], payout or node.me), 0)]
     assert not part.finished
+    # Mined, and the snapshot shows it.
     node.chain.due = 0
+    node.transactions.known.clear()
     await part.handle(SnapshotSeen(replace(over, block=over.block + 1)))
     assert part.finished and len(node.said("task.done")) == 1
 
