@@ -119,6 +119,14 @@ def test_nothing_imports_in_circles() -> None:
     assert len(finished) > 30
 
 
+def test_money_is_written_in_one_way() -> None:
+    """Elsewhere nobody divides by the wei of an ether."""
+    for path in [*MODULES, *sorted((ROOT / "scripts" / "launcher").glob("*.py"))]:
+        if name_of(path) != "daemon/amounts.py":
+            text = path.read_text(encoding="utf-8").replace(" ", "")
+            assert "/10**18" not in text and "10**18)" not in text.replace("*10**18)", ""), name_of(path)
+
+
 def test_modules_are_named_after_what_they_are() -> None:
     vague = {"utils", "util", "helpers", "helper", "common", "misc", "base", "core", "types", "manager"}
     assert not [name_of(path) for path in MODULES if path.stem in vague]
