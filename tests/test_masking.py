@@ -13,7 +13,7 @@ from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.masking import PairMask, add_vectors, mask_vector, remove_pads
 from omnilytics.peers.prg import add_streams
 from omnilytics.peers.quantise import Lanes, RingLayout, lift, pack, unpack
-from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
+from omnilytics.peers.seeds import EphemeralKey, acknowledgement, derive_pair_seed
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "masks.json").read_text())
 CASES = [VECTORS[f"case{i}"] for i in range(VECTORS["count"])]
@@ -73,10 +73,9 @@ def test_vectors_from_ephemeral_keys_to_the_sum(case: dict[str, Any]) -> None:
     masked = []
     for own in range(size):
         pairs = []
+        own_key = EphemeralKey(secrets[own], publics[own])
         for mate in set(range(size)) - {own}:
-            seed = derive_pair_seed(
-                secrets[own], publics[own], publics[mate], ctx, addresses[own], addresses[mate], own < mate
-            )
+            seed = derive_pair_seed(own_key, publics[mate], ctx, addresses[own], addresses[mate], own < mate)
             index = order.index((min(own, mate), max(own, mate)))
             assert seed == octets(case["pairSeeds"][index])
             assert acknowledgement(seed) == octets(case["acknowledgements"][index])
