@@ -148,7 +148,7 @@ def quantise_drawing(values: Floats, clip: float, max_magnitude: int, fill: Fill
     float64[d] to integers[d] of lane_bits bits, little endian: nothing wider is made on the way, in blocks
     that stay in the cache.
 
-    `fill` writes the next words of a CSPRNG's stream, <u4; see prg.Keystream. A value rounds up with the
+    `fill` writes the next words of a CSPRNG's stream, <u4; see prg.KeyStream. A value rounds up with the
     probability of its fraction, more by less than 2^-32: so far is the mean from the scaled value, and no
     further. Raises as quantise does, and ParameterError for lanes that max_magnitude does not fit.
     """
