@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from scripts.bench_suite.process_figures import cpu_seconds, memory_mib
 from scripts.broker_process import start_broker
 from scripts.chain_process import Chain, start_anvil
 from scripts.deployment import deploy, read_artifact
@@ -41,21 +42,6 @@ class Measured:
     words: str
     process: ManagedProcess
     cpu_before: float = 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory, and the part of it that no other process shares."""
-    rows = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, kilobytes = line.split()[:2]
-        rows[name.rstrip(":")] = int(kilobytes) / 1024
-    return rows["Rss"], rows["Private_Clean"] + rows["Private_Dirty"]
 
 
 def keys_for(home: Path) -> str:

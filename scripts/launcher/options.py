@@ -70,6 +70,10 @@ class TestbedOptions:
     reorg: int = 0
     # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
     leak_secrets: bool = False
+    # None: as long as `omnilytics model run` waits for owners to join. Many of them take longer to start.
+    join_seconds: int | None = None
+    # The model owner and the first owner run under cProfile, and leave `profile` in their folders.
+    profile: bool = False
 
     @property
     def killed_owners(self) -> dict[int, Kill]:

@@ -57,12 +57,14 @@ async def run_testbed(
     options: TestbedOptions,
     folder: Path,
     before_end: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+    started: Callable[[list[ManagedProcess]], None] = lambda processes: None,
 ) -> dict[str, Any]:
     """Runs a market in `folder` and returns its summary, which is also written there.
 
-    before_end is called with the coordinator's description while chain and broker are still up.
+    before_end is called with the coordinator's description while chain and broker are still up; started with the
+    coordinator, the model owner and the owners, once all of them are started.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "logs").mkdir()
     async with Supervisor() as supervisor, contextlib.AsyncExitStack() as stack:
@@ -96,6 +98,7 @@ async def run_testbed(
             url = through_proxy(market["broker_url"], proxy.port)
             market = {**market, "broker_url": url, "broker_urls": [url]}
         processes = await _start_daemons(supervisor, options, folder, cast, market)
+        started(list(supervisor.processes))
 
         async def restart(person: Participant) -> ManagedProcess:
             return (await _start(supervisor, options, folder, person, market))[1]
@@ -128,7 +131,7 @@ async def run_testbed(
         if before_end is not None:
             await before_end(market)
     progress.status("training the same in one process")
-    summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - started)
+    summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - began)
     if chaos.mishaps:
         summary["mishaps"] = outcomes(chaos.mishaps, records, facts.state.round)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
