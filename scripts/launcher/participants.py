@@ -233,7 +233,7 @@ def install_certificates(cast: Cast, authority: Path) -> None:
 
 def _profiler(home: Path) -> list[str]:
     """What runs a program so that it leaves a profile in its folder."""
-    return [sys.executable, "-m", "cProfile", "-o", str(home / PROFILE)]
+    return [sys.executable, "-m", "scripts.launcher.profiled", str(home / PROFILE)]
 
 
 def _write_keys(home: Path) -> bytes:
