@@ -24,7 +24,16 @@ from typing import Any
 import click
 
 from scripts.toolchain import ROOT, find_forge
-from tests.contracts.mutants import FILES, Mutant, all_mutants, artifact, compile_guarded, read_sources, sample
+from tests.contracts.mutants import (
+    FILES,
+    LIBRARY_FILES,
+    Mutant,
+    all_mutants,
+    artifact,
+    compile_guarded,
+    read_sources,
+    sample,
+)
 
 BATCH = 220  # mutants in one compilation: more take the compiler longer than two of them
 TIMEOUT = 300.0  # seconds for the tests of one mutant; a loop that no longer ends is noticed by that
@@ -161,7 +170,7 @@ def _killer(work: Path, compiled: dict[str, Any], number: int, mutant: Mutant | 
     try:
         for name in ("Market", "Face"):
             (folder / f"{name}.json").write_text(artifact(compiled[name], number))
-        library = mutant is not None and mutant.file in FILES[2:]
+        library = mutant is not None and mutant.file in LIBRARY_FILES
         suites_and_runs = [("Libraries", 4)] if library or mutant is None else []
         suites_and_runs += [("Market(Setup|Money|Rounds|Edges|Selection)", 2), ("Invariant", 4), ("MarketRounds", 64)]
         for suites, runs in suites_and_runs:

@@ -379,4 +379,53 @@ contract MarketSetupTest is MarketBase {
         }
         isTrue(_status() == IMarket.TaskStatus.Drawing, "armed as soon as the last one has revealed");
     }
+
+    // ------------------------------------------------------------------ the code at an address of its own
+
+    /// @dev The second contract that the market's constructor made (the first one is the checker).
+    function _setupContract() private view returns (address) {
+        return address(uint160(uint256(keccak256(abi.encodePacked(bytes2(0xd694), address(market), bytes1(0x02))))));
+    }
+
+    function test_the_set_up_code_does_nothing_outside_the_market() external {
+        address code = _setupContract();
+        isTrue(code.code.length > 1000, "it is there");
+        (uint256 reward, uint256 pot) = market.escrowRequired(p);
+        bytes[4] memory calls = [
+            abi.encodeCall(market.createTask, (p, MODEL_KEY, "{}")),
+            abi.encodeCall(market.join, (1, MODEL_KEY, "n", noProof)),
+            abi.encodeCall(market.reveal, (1, "n")),
+            abi.encodeWithSignature("advance(uint256)", 1)
+        ];
+        uint256[4] memory values = [reward + pot, p.stake, 0, 0];
+        for (uint256 i = 0; i < calls.length; ++i) {
+            vm.prank(MODEL_OWNER);
+            (bool taken, bytes memory answer) = code.call{value: values[i]}(calls[i]);
+            isTrue(!taken && bytes4(answer) == bytes4(keccak256("NotInMarket()")), "it refuses");
+        }
+        vm.prank(MODEL_OWNER);
+        (bool exposed,) = address(market).call(calls[3]);
+        isTrue(!exposed, "and the market has no such function");
+    }
+
+    /// @dev What is due is done in the middle of a call that brings money, and the error is of the state that it led to.
+    function test_a_call_with_money_advances_the_set_up_first() external {
+        p.faultyGroups = 0;
+        _create();
+        _joinAll(15);
+        _revealAll(12); // who revealed is drawn
+        _pass(); // revealing is over
+        vm.deal(STRANGER, 1e20);
+        vm.prank(STRANGER);
+        vm.expectRevert(abi.encodeWithSelector(IMarket.WrongStatus.selector, IMarket.TaskStatus.Drawing));
+        market.join{value: 5e15}(task, _boxKey(STRANGER), "n", noProof);
+        vm.prank(_owner(0));
+        vm.expectRevert(abi.encodeWithSelector(IMarket.WrongStatus.selector, IMarket.TaskStatus.Drawing));
+        market.restoreStake{value: 1}(task);
+        market.poke(task);
+        vm.roll(market.getTask(task).closeBlock + 1);
+        vm.prank(_owner(0));
+        vm.expectRevert(abi.encodeWithSelector(IMarket.WrongStake.selector, 0, 1));
+        market.restoreStake{value: 1}(task); // drawn, and nothing is missing
+    }
 }
