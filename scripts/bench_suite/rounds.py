@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +38,7 @@ PHASES = ("open", "seeds", "train", "mask", "commit", "post", "settle", "learn")
 # Nobody is given up on a machine that has fewer processors than owners.
 PATIENCE = {"OMNILYTICS_PATIENCE_SECONDS": "300", "OMNILYTICS_AWAY_GRACE_SECONDS": "60"}
 _LONG_SECONDS = 1800
-_GOAL = 5.0
+GOAL = 5.0
 
 Say = Callable[[str], None]
 
@@ -85,6 +87,8 @@ class RoundsResult:
     cpu: Mapping[str, float]
     # Share of the machine's processors that other programs took meanwhile, 0 to 1.
     other_load: float
+    # Bytes a round that a log and a journal grow by: "owner log", "owner journal", "model log", "model journal".
+    disk: Mapping[str, float]
 
     @property
     def added(self) -> float:
@@ -99,7 +103,7 @@ class RoundsResult:
             "seconds": round(self.seconds, 3), "added": round(self.added, 3), "training": round(self.training, 3),
             "phases": {name: round(value, 3) for name, value in self.phases.items()},
             "cpu": {name: round(value, 3) for name, value in self.cpu.items()},
-            "other_load": round(self.other_load, 3),
+            "other_load": round(self.other_load, 3), "disk": {name: round(value) for name, value in self.disk.items()},
         }  # fmt: skip
 
 
@@ -174,7 +178,7 @@ def write_rows(cell: RoundsCell, path: Path) -> None:
     np.savez(path, X=rows, y=labels)
 
 
-def testbed_options(cell: RoundsCell, data: Path, profile: bool = False) -> TestbedOptions:
+def testbed_options(cell: RoundsCell, data: Path, profile: bool = False, program: Path | None = None) -> TestbedOptions:
     """The run that a cell is."""
     return TestbedOptions(
         owners=cell.owners,
@@ -190,6 +194,7 @@ def testbed_options(cell: RoundsCell, data: Path, profile: bool = False) -> Test
         phase_seconds=_LONG_SECONDS,
         join_seconds=_LONG_SECONDS,
         profile=profile,
+        program=program,
     )
 
 
@@ -208,7 +213,7 @@ def process_groups(processes: Sequence[ManagedProcess]) -> dict[str, list[int]]:
     }
 
 
-async def measure(cell: RoundsCell, folder: Path, profile: bool = False) -> RoundsResult:
+async def measure(cell: RoundsCell, folder: Path, profile: bool = False, program: Path | None = None) -> RoundsResult:
     """One cell, in `folder`. Raises OmniLyticsError or ProcessError where the run fails."""
     folder.mkdir(parents=True)
     data = folder / "rows.npz"
@@ -220,13 +225,39 @@ async def measure(cell: RoundsCell, folder: Path, profile: bool = False) -> Roun
         sampling.append((sampler, asyncio.create_task(sampler.run())))
 
     try:
-        with _environment(PATIENCE), contextlib.redirect_stderr(_log(folder)):
-            await run_testbed(testbed_options(cell, data, profile), folder / "run", started=started)
+        with set_environment(PATIENCE), contextlib.redirect_stderr(_log(folder)):
+            await run_testbed(testbed_options(cell, data, profile, program), folder / "run", started=started)
     finally:
         for _, task in sampling:
             task.cancel()
         data.unlink()
-    return summarise(cell, round_times(read_logs(folder / "run")), sampling[0][0])
+    disk = disk_growth(folder / "run", cell.rounds)
+    return summarise(cell, round_times(read_logs(folder / "run")), sampling[0][0], disk)
+
+
+def disk_growth(run: Path, rounds: int) -> dict[str, float]:
+    """Bytes that the first owner's and the model owner's files grow by in a round."""
+    found = {}
+    for who, name in (("owner", "owner-00"), ("model", "model")):
+        home = run / "participants" / name
+        lines = (home / "log.jsonl").read_bytes().splitlines(keepends=True)
+        # What is said of a round; signs of life come by the clock.
+        told = [len(line) for line in lines if json.loads(line).get("round")]
+        found[f"{who} log"] = sum(told) / rounds
+        found[f"{who} journal"] = journal_bytes(home / "journal.sqlite") / rounds
+    return found
+
+
+def journal_bytes(path: Path) -> int:
+    """Bytes of all values in a journal, without what SQLite needs around them."""
+    with contextlib.closing(sqlite3.connect(path)) as journal:
+        tables = [row[0] for row in journal.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        total = 0
+        for table_name in tables:
+            columns = [row[1] for row in journal.execute(f"PRAGMA table_info({table_name})")]
+            lengths = " + ".join(f"IFNULL(LENGTH({column}), 0)" for column in columns)
+            total += journal.execute(f"SELECT IFNULL(SUM({lengths}), 0) FROM {table_name}").fetchone()[0]
+    return total
 
 
 def _log(folder: Path) -> Any:
@@ -234,7 +265,8 @@ def _log(folder: Path) -> Any:
 
 
 @contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+def set_environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Daemons that are started inside find these variables."""
     before = {name: os.environ.get(name) for name in changes}
     os.environ.update(changes)
     try:
@@ -247,7 +279,9 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def summarise(cell: RoundsCell, times: Sequence[RoundTimes], sampler: CpuSampler) -> RoundsResult:
+def summarise(
+    cell: RoundsCell, times: Sequence[RoundTimes], sampler: CpuSampler, disk: Mapping[str, float]
+) -> RoundsResult:
     """Medians of its rounds. Raises ValueError where there are none."""
     if not times:
         raise ValueError("no round after the first has ended")
@@ -264,6 +298,7 @@ def summarise(cell: RoundsCell, times: Sequence[RoundTimes], sampler: CpuSampler
         {name: statistics.median(each.phases[name] for each in times) for name in PHASES},
         {name: seconds / len(times) for name, seconds in taken.items()},
         max(0.0, machine - sum(taken.values())) / capacity,
+        disk,
     )
 
 
@@ -276,7 +311,7 @@ class Failed:
 
 
 async def run_rounds(
-    cells: Sequence[RoundsCell], folder: Path, say: Say, profile: bool = False
+    cells: Sequence[RoundsCell], folder: Path, say: Say, profile: bool = False, program: Path | None = None
 ) -> tuple[list[RoundsResult], list[Failed]]:
     """All cells, one after the other; one that fails is said, and the next is begun."""
     results, failed = [], []
@@ -284,7 +319,7 @@ async def run_rounds(
         say(f"{number} of {len(cells)}: {cell}, {cell.rounds} rounds, about {estimate(cell):.0f} s")
         started = time.monotonic()
         try:
-            result = await measure(cell, folder / f"cell-{number}", profile)
+            result = await measure(cell, folder / f"cell-{number}", profile, program)
         except Exception as error:  # noqa: BLE001 (whatever it was: the others are worth measuring)
             failed.append(Failed(cell, f"{type(error).__name__}: {error}"))
             say(f"  failed: {failed[-1].reason}")
@@ -361,4 +396,4 @@ def goal_line(results: Sequence[RoundsResult]) -> str:
         for result in results
         if (result.cell.owners, result.cell.values) == (30, 10_000)
     ]
-    return f"The goal, {_GOAL:g} s added to a round of 30 owners and 10,000 values: {', '.join(told)}." if told else ""
+    return f"The goal, {GOAL:g} s added to a round of 30 owners and 10,000 values: {', '.join(told)}." if told else ""

@@ -72,6 +72,8 @@ class TestbedOptions:
     leak_secrets: bool = False
     # None: as long as `omnilytics model run` waits for owners to join. Many of them take longer to start.
     join_seconds: int | None = None
+    # Another checkout's `omnilytics`, to be compared with; None: this one's.
+    program: Path | None = None
     # The model owner and the first owner run under cProfile, and leave `profile` in their folders.
     profile: bool = False
 

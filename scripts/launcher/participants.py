@@ -148,7 +148,7 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
     write_npz(test, model_data)
     kills = {kill.role: kill for kill in options.kills}
     killed = options.killed_owners
-    honest = [str(Path(sys.executable).parent / "omnilytics")]
+    honest = [str(options.program or Path(sys.executable).parent / "omnilytics")]
     profiled = [*_profiler(model_home), *honest] if options.profile else honest
     hostile = [sys.executable, "-m", "tests.adversaries.owner"]
     model_command = [*profiled, "model", "run"]

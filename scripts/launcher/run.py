@@ -81,7 +81,7 @@ async def run_testbed(
         requests = []
         if options.broker_security == "tls":
             requests = await asyncio.to_thread(ask_for_certificates, cast)
-        market = await _start_coordinator(supervisor, options, folder, cast, requests)
+        market = await start_coordinator(supervisor, options, folder, cast, requests)
         if options.broker_security == "tls":
             await asyncio.to_thread(install_certificates, cast, Path(market["broker_authority"]))
         if options.chain is not None:
@@ -101,7 +101,7 @@ async def run_testbed(
         started(list(supervisor.processes))
 
         async def restart(person: Participant) -> ManagedProcess:
-            return (await _start(supervisor, options, folder, person, market))[1]
+            return (await start_participant(supervisor, options, folder, person, market))[1]
 
         chaos = Chaos(
             options,
@@ -120,7 +120,7 @@ async def run_testbed(
             returned = {}
             for person in _killed(options, cast):
                 progress.line(f"{person.name} is started again, to collect what is its own")
-                name, process = await _start(supervisor, options, folder, person.revived(), market)
+                name, process = await start_participant(supervisor, options, folder, person.revived(), market)
                 returned[name] = process
             records += await _follow(options, returned, readers, progress)
         story = Story(records)
@@ -140,9 +140,10 @@ async def run_testbed(
     return summary
 
 
-async def _start_coordinator(
+async def start_coordinator(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, requests: list[Path]
 ) -> dict[str, Any]:
+    """Chain, broker and market; where they are. Everybody in the cast has ether on a chain of its own."""
     argv: list[str | Path] = [sys.executable, "-m", "scripts.coordinator_main", "--json", "--exit-with-parent"]
     argv += [f"--state={folder / 'market'}", f"--broker={options.broker}"]
     argv += [f"--broker-security={options.broker_security}", *(f"--admit={path}" for path in requests)]
@@ -176,12 +177,15 @@ async def _start_daemons(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, market: dict[str, Any]
 ) -> dict[str, ManagedProcess]:
     # The model owner first: the owners find its task on the chain.
-    return dict([await _start(supervisor, options, folder, person, market) for person in (cast.model, *cast.owners)])
+    return dict(
+        [await start_participant(supervisor, options, folder, person, market) for person in (cast.model, *cast.owners)]
+    )
 
 
-async def _start(
+async def start_participant(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, person: Participant, market: dict[str, Any]
 ) -> tuple[str, ManagedProcess]:
+    """A daemon: its name and its process."""
     # One thread each: dozens of daemons share few cores, and a BLAS that starts a thread a core in each of
     # them only makes them wait for each other.
     environment = clean_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})
