@@ -416,7 +416,8 @@ def test_whatever_goes_wrong_each_effect_happens_once(tmp_path: Path, seed: int)
     async def trouble() -> None:
         for _ in range(40):
             await asyncio.sleep(2)
-            chain.faults = Faults(*[*(entropy.choice((0.0, 0.02, 0.1)) for _ in range(5)), 0.02, 0.02])
+            error, timeout, lost, late, answer_lost = (entropy.choice((0.0, 0.02, 0.1)) for _ in range(5))
+            chain.faults = Faults(error, timeout, lost, late, answer_lost, 0.02, 0.02)
             chain.base_fee = max(GWEI, chain.base_fee * entropy.choice((4, 5, 6, 7)) // 5)
             chain.base_fee = min(chain.base_fee, 100 * GWEI)
             lot = entropy.random()
