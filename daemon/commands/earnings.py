@@ -91,8 +91,9 @@ def _lines(found: Earnings) -> list[str]:
 )
 @json_option
 def withdraw(to: str | None, wait_seconds: float, as_json: bool, **options: Any) -> None:
-    """Collect everything that the market owes to this folder's account: pay, released stakes, and a model owner's
-    refunds. What a deadline has set free, and nobody has poked, is among it.
+    """Collect everything that the market owes to this folder's account.
+
+    Pay, released stakes, and a model owner's refunds; what a deadline has set free, and nobody has poked, is among it.
 
     A running daemon withdraws by itself and holds the folder, because two senders would take each other's nonces:
     exit code 8 then. What an earlier life has sent is waited for first.
