@@ -274,13 +274,10 @@ class Chain:
         """The hash of a block by number."""
         return await self._rpc("eth_getBlockByNumber", hex(number), False, read=lambda block: _bytes(block["hash"]))
 
-    async def _view(
-        self, name: str, *arguments: Any, block: int | None = None, make: Callable[[Any], Any] = lambda value: value
-    ) -> Any:
-        """What a view of the contract gives at a block, as `make` makes it of its values."""
+    async def _view(self, name: str, *arguments: Any, block: int | None = None) -> Any:
         call = {"to": self._address, "data": "0x" + self._abi.call(name, arguments).hex()}
         at = "latest" if block is None else hex(block)
-        return await self._rpc("eth_call", call, at, read=lambda data: make(self._abi.result(name, _bytes(data))))
+        return await self._rpc("eth_call", call, at, read=lambda data: self._abi.result(name, _bytes(data)))
 
     async def task_count(self) -> int:
         """How many tasks there are; their numbers are given by the contract."""
@@ -288,18 +285,16 @@ class Chain:
 
     async def params(self, task_id: int) -> TaskParams:
         """The parameters of a task."""
-        made: TaskParams = await self._view("getParams", task_id, make=lambda values: TaskParams(*values))
-        return made
+        return TaskParams(*_in_order(await self._view("getParams", task_id)))
 
     async def state(self, task_id: int, block: int | None = None) -> TaskState:
         """The moving part of a task at a block."""
-        made: TaskState = await self._view("getTask", task_id, block=block, make=_state)
-        return made
+        return _known(_state, _in_order(await self._view("getTask", task_id, block=block)))
 
     async def members(self, task_id: int, block: int | None = None) -> tuple[Member, ...]:
         """All owners of a task at a block."""
-        made: tuple[Member, ...] = await self._view("getMembers", task_id, block=block, make=_members)
-        return made
+        rows = [_in_order(row) for row in await self._view("getMembers", task_id, block=block)]
+        return tuple(_known(_member, row) for row in rows)
 
     async def snapshot(
         self, task_id: int, params: TaskParams, head: Head, depth: int, members: tuple[Member, ...] | None
@@ -461,8 +456,18 @@ class Chain:
 
     async def estimate(self, sender: bytes, data: bytes, value: int) -> int:
         """Gas that a call would use. Raises ContractRefused with the contract's own error."""
-        call = {"from": _checksum(sender), "to": self._address, "data": "0x" + data.hex(), "value": hex(value)}
-        return await self._rpc("eth_estimateGas", call, read=_number)
+        return await self._rpc("eth_estimateGas", self._call_of(sender, data, value), read=_number)
+
+    async def admits(self, sender: bytes, data: bytes, value: int, gas: int) -> bool:
+        """Whether a call would be carried out with so much gas. One try, where an estimate is a search of twenty."""
+        try:
+            await self._rpc("eth_call", {**self._call_of(sender, data, value), "gas": hex(gas)}, "latest", read=_bytes)
+        except (ContractRefused, RpcAnswered):
+            return False
+        return True
+
+    def _call_of(self, sender: bytes, data: bytes, value: int) -> dict[str, str]:
+        return {"from": _checksum(sender), "to": self._address, "data": "0x" + data.hex(), "value": hex(value)}
 
     async def next_nonce(self, account: bytes) -> int:
         """The account's next nonce, pending transactions counted."""
@@ -527,8 +532,20 @@ def _state(values: Sequence[Any]) -> TaskState:
     return TaskState(**named)
 
 
-def _members(rows: Sequence[Sequence[Any]]) -> tuple[Member, ...]:
-    return tuple(Member(_bytes(row[0]), row[1], row[2], MemberStatus(row[3]), *row[4:]) for row in rows)
+def _member(row: Sequence[Any]) -> Member:
+    return Member(_bytes(row[0]), row[1], row[2], MemberStatus(row[3]), *row[4:])
+
+
+def _known(make: Callable[[Sequence[Any]], _T], values: Sequence[Any]) -> _T:
+    """A struct of the contract. Raises ChainError for a status or phase that there is not."""
+    try:
+        return make(values)
+    except ValueError as error:
+        raise ChainError(f"the RPC shows what no market shows: {error}") from error
+
+
+def _in_order(row: Any) -> list[Any]:
+    return list(row.values()) if isinstance(row, Mapping) else list(row)
 
 
 def _bytes(text: str) -> bytes:

@@ -21,6 +21,7 @@ from omnilytics.daemon.policy import Offer, allow_round
 from omnilytics.daemon.posting import PostedVectors, post_parts
 from omnilytics.daemon.task_finder import AcceptedTask, TaskFinder
 from omnilytics.peers import owner_round
+from omnilytics.peers.commitment import WORD_BYTES
 from omnilytics.peers.duties import (
     ExpelMate,
     PlayRound,
@@ -372,7 +373,17 @@ class OwnerPart(OwnerRoundPlayer):
             return
         assert self._settling is not None
         data = self._settling[1].settle_data(state.next_chunk)
-        self._send(snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle")
+        arguments = self._task, state.ctx, state.next_chunk, data
+        most_gas = await self._settle_gas(snapshot, len(data))
+        self._send(snapshot, key, "settle", *arguments, phase="settle", most_gas=most_gas)
+
+    async def _settle_gas(self, snapshot: TaskSnapshot, size: int) -> int:
+        """Gas that a settle call with so many bytes of data takes at most: what the contract reimburses."""
+        params, groups = snapshot.params, snapshot.state.complete.bit_count()
+        # For each owner a link, and its words of the chunk.
+        words = size // (WORD_BYTES * groups * params.group_size) - 1
+        last = snapshot.state.next_chunk == params.chunk_count - 1
+        return await self._node.chain.settle_gas(groups, params.group_size, words, params.lane_bits, last)
 
     async def _collect(self, snapshot: TaskSnapshot) -> bool:
         """Whether all vectors of this round are at hand; if not, they are read, and put together off the event loop."""

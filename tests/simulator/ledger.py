@@ -461,6 +461,19 @@ class ChainView(Chain):
         except EvmError as error:
             raise self._refused(error) from error
 
+    async def admits(self, sender: bytes, data: bytes, value: int, gas: int) -> bool:
+        await self._travel()
+        asked = {
+            "from": "0x" + sender.hex(), "to": self._address, "data": "0x" + data.hex(), "value": hex(value),
+            "gas": hex(gas),
+        }  # fmt: skip
+        try:
+            self._ledger.evm.rpc("eth_call", asked, "latest")
+        except EvmError:
+            return False
+        self._ledger.on_call(sender, data, "estimate")
+        return True
+
     async def next_nonce(self, account: bytes) -> int:
         await self._travel()
         return self._ledger.account("eth_getTransactionCount", account, "pending")
