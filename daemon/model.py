@@ -16,7 +16,7 @@ from omnilytics.daemon.node import Node
 from omnilytics.daemon.posting import PostedVectors
 from omnilytics.daemon.protection.sides import Learned
 from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties, rounds_played
-from omnilytics.peers.errors import ChainError, CommitmentError, OmniLyticsError
+from omnilytics.peers.errors import ChainError, ChainMismatchError, CommitmentError, OmniLyticsError
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, TaskState, bitmap, bits
 from omnilytics.peers.owner_round import Tick
@@ -50,6 +50,8 @@ class ModelPart(ModelRoundPlayer):
         self._working: set[str] = set()
         self._failed_work_at = -1
         self._done = False
+        # Where refunds and what the settlement left go; None: to the own account.
+        self.withdraw_to: bytes | None = None
         self._market_log = MarketLog(node.log, node.me, every_group=True)
 
     @property
@@ -96,7 +98,8 @@ class ModelPart(ModelRoundPlayer):
             )
             created = node.chain.events_in(receipt, "TaskCreated")
             if not created:
-                raise ChainError("the receipt of createTask has no TaskCreated event")
+                # Not to be tried again: the escrow is paid.
+                raise ChainMismatchError("the receipt of createTask has no TaskCreated event")
             found = int(created[0]["taskId"])
             node.log(
                 "task.created",
@@ -127,22 +130,7 @@ class ModelPart(ModelRoundPlayer):
                 self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 self._rewind(snapshot.state)
-                for duty in model_duties(snapshot, self._finished_round):
-                    match duty:
-                        case OpenRound(round_number):
-                            await self._open(snapshot, round_number)
-                        case FinishRound(round_number):
-                            await self._finish(snapshot, round_number)
-                        case SelectGroups(round_number):
-                            await self._select(snapshot, round_number)
-                        case Poke(reason):
-                            state = snapshot.state
-                            key = f"poke {state.status} {state.round} {state.phase}"
-                            self._send(snapshot, key, "poke", self._task, reason=reason)
-                        case Withdraw():
-                            await self._withdraw(snapshot)
-                        case _:
-                            pass
+                await self._perform_duties(snapshot)
             case Arrived():
                 self._arrived(event)
             case TimePassed():
@@ -150,8 +138,30 @@ class ModelPart(ModelRoundPlayer):
                 self._log_waiting()
             case WorkDone(proceed):
                 await proceed()
+                # What it has waited for need not wait for the next block too: a round that is finished is followed by
+                # another one.
+                if self._snapshot is not None:
+                    await self._perform_duties(self._snapshot)
             case PresenceChanged():
                 pass
+
+    async def _perform_duties(self, snapshot: TaskSnapshot) -> None:
+        for duty in model_duties(snapshot, self._finished_round):
+            match duty:
+                case OpenRound(round_number):
+                    await self._open(snapshot, round_number)
+                case FinishRound(round_number):
+                    await self._finish(snapshot, round_number)
+                case SelectGroups(round_number):
+                    await self._select(snapshot, round_number)
+                case Poke(reason):
+                    state = snapshot.state
+                    key = f"poke {state.status} {state.round} {state.phase}"
+                    self._send(snapshot, key, "poke", self._task, reason=reason)
+                case Withdraw():
+                    await self._withdraw(snapshot)
+                case _:
+                    pass
 
     # ------------------------------------------------------- select and finish
 
@@ -336,7 +346,8 @@ class ModelPart(ModelRoundPlayer):
         # At the snapshot's own block: another one may be older, or of a fork that does not last.
         amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)
         if amount > 0:
-            self._send(snapshot, "withdraw", "withdraw", [self._task], node.me, wei_expected=amount)
+            to = self.withdraw_to or node.me
+            self._send(snapshot, "withdraw", "withdraw", [self._task], to, wei_expected=amount)
         else:
             node.log("task.done", "the task is over and everything is collected", task=self._task)
             self._done = True

@@ -70,6 +70,12 @@ class TestbedOptions:
     reorg: int = 0
     # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
     leak_secrets: bool = False
+    # None: as long as `omnilytics model run` waits for owners to join. Many of them take longer to start.
+    join_seconds: int | None = None
+    # Another checkout's `omnilytics`, to be compared with; None: this one's.
+    program: Path | None = None
+    # The model owner and the first owner run under cProfile, and leave `profile` in their folders.
+    profile: bool = False
 
     @property
     def killed_owners(self) -> dict[int, Kill]:
