@@ -17,7 +17,7 @@ TOLERANCE = 0.005
 
 
 def differences(kept: Mapping[str, str], measured: Mapping[str, str], part: bool) -> list[str]:
-    """What is out of date, a line each. Values are gas in decimal digits; with `part`, what is not measured is let be."""
+    """What is out of date, a line each. Values are gas in digits; with `part`, what is not measured is let be."""
     found = []
     for name in sorted({*kept, *measured}):
         if name not in measured:

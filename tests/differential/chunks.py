@@ -141,7 +141,7 @@ def _vectors(kind: str, entropy: np.random.Generator, layout: RingLayout, groups
         centre = entropy.integers(-limit // 2, limit // 2 + 1, lanes)
         values = centre + entropy.integers(-max(1, limit // 8), max(1, limit // 8) + 1, shape)
     elif kind == "limits":
-        # Sums where the contract's fast way ends: differences of -r to r - 1 from the first group's, r = 2^(b-3); in some blocks beyond.
+        # Where near groups end: differences of -r to r - 1 from the first group, r = 2^(b-3); in some blocks beyond.
         values = entropy.integers(0, full, shape)
         edge = full // 8
         around = entropy.choice([0, edge - 1, -edge], (groups, lanes))
