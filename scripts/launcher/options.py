@@ -45,6 +45,7 @@ class TestbedOptions:
     optimiser: str | None = None
     lane_bits: int = 16
     strict: bool = False
+    delivery: str = "chain"
     rate: int = 10**15
     broker: str = "embedded"
     # "tls": client certificates, and topics for each participant alone.

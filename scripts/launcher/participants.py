@@ -98,6 +98,8 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
         arguments.append(f"--features={options.features}")
     if options.strict:
         arguments.append("--strict")
+    if options.delivery != "chain":
+        arguments.append(f"--delivery={options.delivery}")
     if options.batch_size is not None:
         arguments.append(f"--batch-size={options.batch_size}")
     if options.optimiser is not None:

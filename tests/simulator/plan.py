@@ -199,6 +199,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
         faulty_groups=faulty,
         strict_selection=entropy.random() < 0.2,
         model_selection=spec.means.model_selection,
+        broker_delivery=False,
         lane_bits=bits,
         max_magnitude=magnitude,
         value_count=count,
