@@ -71,6 +71,8 @@ class TestbedOptions:
     reorg: int = 0
     # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
     leak_secrets: bool = False
+    # The model owner does not hear the vectors of so many owners: only for tests of --delivery broker.
+    ignored_owners: int = 0
 
     @property
     def killed_owners(self) -> dict[int, Kill]:

@@ -149,13 +149,10 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
     honest = [str(Path(sys.executable).parent / "omnilytics")]
     hostile = [sys.executable, "-m", "tests.adversaries.owner"]
     model_command = [*honest, "model", "run"]
+    if "model" in kills or options.ignored_owners:
+        model_command = [sys.executable, "-m", "tests.adversaries.model", f"--ignore-owners={options.ignored_owners}"]
     if "model" in kills:
-        model_command = [
-            sys.executable,
-            "-m",
-            "tests.adversaries.model",
-            f"--die-in-round={kills['model'].round}",
-        ]
+        model_command.append(f"--die-in-round={kills['model'].round}")
     arguments = model_arguments(options, test)
     model = Participant(
         "model", model_home, model_address, [*model_command, *arguments], [*honest, "model", "run", *arguments]
