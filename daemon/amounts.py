@@ -1,4 +1,8 @@
-"""Amounts of money as people write them: "1eth", "0.5 eth", "3 finney", "5gwei", "7wei". Exact, in wei. Pure."""
+"""Amounts of money as people write and read them. Exact, in wei. Pure.
+
+Read and written back: "1eth", "0.5 eth", "3 finney", "5gwei", "7wei" (`parse_amount`, `format_amount`). For the eye:
+columns of one width (`ether`, `ether_digits`) and words (`ether_words`); neither rounds without saying so.
+"""
 
 from __future__ import annotations
 
@@ -39,3 +43,21 @@ def format_amount(wei: int) -> str:
             digits = f"{rest:0{UNITS[unit]}d}".rstrip("0")
             return f"{whole}.{digits} {unit}" if digits else f"{whole} {unit}"
     return f"{wei} wei"
+
+
+def ether_digits(wei: int) -> str:
+    """Ether with six digits after the point, for columns; an ellipsis stands for what is cut off."""
+    whole, rest = divmod(abs(wei), 10**18)
+    digits = f"{rest:018d}"
+    tail = "" if not digits[6:].strip("0") else "…"
+    return f"{'-' if wei < 0 else ''}{whole}.{digits[:6]}{tail}"
+
+
+def ether(wei: int) -> str:
+    """The same with its unit."""
+    return f"{ether_digits(wei)} ETH"
+
+
+def ether_words(wei: int) -> str:
+    """For sentences: as the columns, and to the wei what they could not show."""
+    return f"{wei} wei" if abs(wei) < 10**12 else f"{ether_digits(wei)} ether"

@@ -111,6 +111,20 @@ def _not_passed_on(where: str) -> BrokerError:
     )
 
 
+def _explained(error: Exception, host: str, newest: Exception | None, name: str = "broker") -> BrokerError:
+    """What paho and aiomqtt say in numbers, and what only their causes say, in words. newest: of paho's socket."""
+    if isinstance(error, aiomqtt.exceptions.MqttConnectError):
+        code = error.rc
+        return refusal(code if code is None or isinstance(code, int) else code.value, str(error))
+    # A handshake that failed is what MqttError arose from; an alert after it is only in paho's log.
+    for cause in (error, error.__context__, newest):
+        if isinstance(cause, ssl.SSLError):
+            return tls_failure(cause, host)
+    # Some brokers refuse a certificate without a word.
+    hint = "does it want a client certificate, or another? ask its operator" if "it answered" in str(error) else ""
+    return BrokerError(f"cannot reach {name}: {error}", help=hint)
+
+
 class Broker:
     """One participant's connection, for ever reconnecting."""
 
@@ -173,17 +187,7 @@ class Broker:
         self._log("broker.lost", f"{problem}{hint}", "warning", code=problem.code)
 
     def _explained(self, error: Exception) -> BrokerError:
-        """What paho and aiomqtt say in numbers, and what only their causes say, in words."""
-        if isinstance(error, aiomqtt.exceptions.MqttConnectError):
-            code = error.rc
-            return refusal(code if code is None or isinstance(code, int) else code.value, str(error))
-        # A handshake that failed is what MqttError arose from; an alert after it is only in paho's log.
-        for cause in (error, error.__context__, self._socket_errors.newest):
-            if isinstance(cause, ssl.SSLError):
-                return tls_failure(cause, self._address_of_broker.host)
-        # Some brokers refuse a certificate without a word.
-        hint = "does it want a client certificate, or another? ask its operator" if "it answered" in str(error) else ""
-        return BrokerError(f"cannot reach broker: {error}", help=hint)
+        return _explained(error, self._address_of_broker.host, self._socket_errors.newest)
 
     async def _client(self) -> aiomqtt.Client:
         where = self._address_of_broker
@@ -316,10 +320,11 @@ class Broker:
 
 
 async def round_trip(
-    url: str, run: str, address: bytes, access: BrokerAccess = NO_FILES, seconds: float = 10.0
+    url: str, run: str | None, address: bytes, access: BrokerAccess = NO_FILES, seconds: float = 10.0
 ) -> float:
     """Publishes to a topic of one's own and waits for it to come back, beside a daemon that may be running: seconds.
 
+    Without a run, which topics are named by, a broker that knows its clients by certificate is only connected to.
     With a client certificate never beside it: such a broker knows both by the certificate, and would end the daemon's
     session. Raises ConfigurationError for a bad URL or bad files, BrokerError where it fails or takes longer.
     """
@@ -327,17 +332,19 @@ async def round_trip(
     # Not a daemon's own name: a broker lets one session of a name live, and would end the daemon's.
     token = os.urandom(16)
     # What a broker with permissions lets everybody write and read: from oneself to oneself.
-    private = topic(run, 0, 0, address, address) if access.certificate is not None else ""
-    topic_of_mine = private or f"omnilytics/{run}/doctor/{address.hex()}"
-    started = time.monotonic()
+    private = topic(run, 0, 0, address, address) if access.certificate is not None and run is not None else ""
+    topic_of_mine = private or f"omnilytics/{run or 'none'}/doctor/{address.hex()}"
+    named, started, connected = f"broker {where.host}:{where.port}", time.monotonic(), False
+    socket_errors = _SocketErrors()
     try:
         async with (
             asyncio.timeout(seconds),
-            aiomqtt.Client(
+            _Client(
                 where.host,
                 where.port,
                 username=where.username or (None if password is None else address.hex()),
                 password=where.password if password is None else password,
+                logger=socket_errors.logger,
                 identifier=f"omnilytics-doctor-{token.hex()}",
                 protocol=aiomqtt.ProtocolVersion.V311,
                 socket_options=_NO_DELAY,
@@ -345,16 +352,21 @@ async def round_trip(
                 timeout=seconds,
             ) as client,
         ):
+            if access.certificate is not None and run is None:
+                return time.monotonic() - started
             await client.subscribe(topic_of_mine, qos=1)
             await client.publish(topic_of_mine, token, qos=1)
+            connected = True
             async for message in client.messages:
                 if message.payload == token:
                     return time.monotonic() - started
     except TimeoutError:
-        problem = f"no round trip over the broker {where.host}:{where.port} in {seconds:.0f} s"
+        if connected and access.certificate is not None:
+            raise _not_passed_on(topic_of_mine) from None
+        problem = f"no round trip over the {named} in {seconds:.0f} s"
         raise BrokerError(problem) from None
     except (aiomqtt.MqttError, OSError) as error:
-        raise BrokerError(f"cannot reach broker {where.host}:{where.port}: {error}") from error
+        raise _explained(error, where.host, socket_errors.newest, named) from error
     except (ValueError, LookupError, TypeError, struct.error) as error:
         # As in Broker.run: packets that are no MQTT.
         raise BrokerError(f"{where.host}:{where.port} does not speak MQTT: {type(error).__name__}") from error

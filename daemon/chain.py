@@ -63,6 +63,10 @@ class ContractRefused(ChainError):
         self.arguments = dict(arguments)
 
 
+class UnknownTask(ChainError):
+    """The chain knows no task of this number: a mistyped one, or one that a reorg has taken back."""
+
+
 class RpcAnswered(ChainError):
     """The RPC understood the call and answered with an error: what was asked for has not been done."""
 
@@ -316,7 +320,7 @@ class Chain:
         for first, last in _windows(until):
             for log in await self._logs("TaskCreated", first, last, _word(task_id)):
                 return bytes(log["args"]["spec"]), _address(log["args"]["modelOwner"])
-        raise ChainError(f"no task {task_id} on this contract", help="list tasks, and check --task")
+        raise UnknownTask(f"no task {task_id} on this contract", help="list tasks, and check --task")
 
     async def tasks_of(self, model_owner: bytes, until: int) -> list[tuple[int, bytes]]:
         """The tasks that an account has created, newest first: (task, spec)."""
@@ -392,7 +396,7 @@ class Chain:
         for first, last in _windows(until):
             for log in await self._logs("TaskCreated", first, last, _word(task_id)):
                 return int(log["blockNumber"])
-        raise ChainError(f"no task {task_id} on this contract", help="list tasks: omnilytics tasks")
+        raise UnknownTask(f"no task {task_id} on this contract", help="list tasks: omnilytics tasks")
 
     async def round_endings(self, task_id: int, until: int) -> dict[int, Outcome]:
         """How the rounds of a task ended, as far as the newest window of logs goes back."""

@@ -18,6 +18,10 @@ _MEANINGS = {
     "chain": "Ethereum RPC, http or https.",
     "market": "The market contract: 0x and 40 hex digits.",
     "broker": "MQTT broker: mqtt://[user:password@]host:port, or mqtts:// for TLS.",
+    "broker_ca": "Who vouches for the broker, in PEM; empty: HOME/broker/ca.pem where it is, or the system's own.",
+    "broker_certificate": "Our certificate for the broker; empty: HOME/broker/certificate.pem where it is.",
+    "broker_key": "The key of that certificate, mode 0600; empty: HOME/broker/key.pem where it is.",
+    "broker_password_file": "Password of the user in the broker's address, mode 0600, for brokers that want one.",
     "chain_id": "Refuse any other chain.",
     "finality_depth": "Blocks under the head whose state is trusted; 0 is for local chains that cannot fork.",
     "gas_price_cap": "Never pay more wei than this for a gas.",
@@ -30,6 +34,11 @@ _MEANINGS = {
     "stall_seconds": "Warn when no new block has come for so long.",
     "skew_seconds": "Warn when our clock and the chain's differ by more.",
     "verbose": "Readable log on the terminal too.",
+    "payout_address": "Where pay, stakes and refunds go, 0x and 40 hex digits; empty: to the daemon's own account.",
+    "log_megabytes": "The log is put aside when it has so many megabytes; 0: never.",
+    "log_files": "How many logs that were put aside are kept.",
+    "log_level": "Lowest level that is written: debug, info, warning, error. The monitor's finer panels need debug.",
+    "notify": "Notifications on the desktop: auto (where there is one), on, off.",
 }
 _TAIL = """\
 # Rows of a data owner: omnilytics data add FILE writes such a table.
@@ -51,8 +60,7 @@ def config_text(given: Mapping[str, Any], sources: Mapping[str, DataSource]) -> 
     for entry in fields(Settings):
         if entry.name in ("home", "tables"):
             continue
-        if entry.name in _MEANINGS:
-            lines.append(f"# {_MEANINGS[entry.name]}")
+        lines.append(f"# {_MEANINGS[entry.name]}")
         value = given.get(entry.name)
         if value is not None:
             lines.append(f"{entry.name} = {_toml(value)}\n")

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omnilytics.daemon.amounts import ether_words
+
 MODES = ("auto", "on", "off")
 # At least so many seconds between two, and at most so many an hour: the log has everything.
 PAUSE_SECONDS = 5.0
@@ -41,12 +43,6 @@ class Notice:
     urgent: bool = False
 
 
-def ether(wei: int) -> str:
-    """Wei in words: ether with up to six decimals, never rounded to nothing."""
-    text = f"{wei / 10**18:.6f}".rstrip("0").rstrip(".")
-    return f"{text} ETH" if text not in ("0", "-0") or wei == 0 else f"{wei} wei"
-
-
 def notice_of(event: str, line: Mapping[str, Any]) -> Notice | None:
     """What a line of the log is worth telling, if anything."""
     data = line.get("data") or {}
@@ -55,13 +51,15 @@ def notice_of(event: str, line: Mapping[str, Any]) -> Notice | None:
         return Notice(f"{task}: action needed", _ACTION[event], urgent=True)
     if event == "balance.low":
         wei = line.get("wei")
-        text = f"Add {ether(wei)} for the next rounds." if isinstance(wei, int) else "Add some for the next rounds."
+        text = (
+            f"Add {ether_words(wei)} for the next rounds." if isinstance(wei, int) else "Add some for the next rounds."
+        )
         return Notice("OmniLytics: the account runs out of money", text, urgent=True)
     if event == "tx.mined" and data.get("function") == "join":
         return Notice(f"{task} joined", "Its rounds are played from now on.")
     received = data.get("wei_received")
     if event == "tx.mined" and data.get("function") == "withdraw" and isinstance(received, int) and received > 0:
-        return Notice(f"{task}: paid", f"{ether(received)} was collected.")
+        return Notice(f"{task}: paid", f"{ether_words(received)} was collected.")
     return None
 
 

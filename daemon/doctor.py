@@ -70,7 +70,7 @@ class Patient:
     overrides: Mapping[str, Any]
     password_file: Path | None = None
     make_chain: Callable[[str, bytes], Chain] = Chain
-    trip: Callable[[str, str, bytes, BrokerAccess], Awaitable[float]] = round_trip
+    trip: Callable[[str, str | None, bytes, BrokerAccess], Awaitable[float]] = round_trip
     wall: Callable[[], float] = time.time
     free_bytes: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free
     settings: Settings | None = None
@@ -294,12 +294,17 @@ async def broker(patient: Patient) -> str:
     """A message to ourselves, beside the daemon."""
     settings = patient.read_settings
     where = parse_broker_url(settings.broker)
-    run = patient.chain.run_name if patient.connected and patient.chain is not None else "none"
+    run = patient.chain.run_name if patient.connected and patient.chain is not None else None
     me = patient.keys.address if patient.keys is not None else bytes(20)
     access = read_access(settings)
     if access.certificate is not None and holder(settings.home) is not None:
         return f"{where.host}:{where.port} is the running daemon's: omnilytics status says whether it is connected"
     took = await patient.trip(settings.broker, run, me, access)
+    if access.certificate is not None and run is None:
+        return (
+            f"{where.host}:{where.port} knows our certificate; what we may say there hangs on chain and market, which "
+            "are not known to be right"
+        )
     return f"{where.host}:{where.port} brought a message back in {1000 * took:.0f} ms"
 
 

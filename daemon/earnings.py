@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.chain import Chain, ContractRefused
 from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
@@ -122,6 +122,10 @@ def _drawn(member: Member, groups: int, group_size: int) -> bool:
     return seated and member.seat // group_size < groups
 
 
+# Of a task's status: its clock stands.
+_OVER = ("ended", "cancelled")
+
+
 @dataclass(frozen=True)
 class Withdrawal:
     """A withdrawal that was mined: wei that came, wei of its fee, transaction's block."""
@@ -152,10 +156,18 @@ async def withdraw(settings: Settings, keys: Keys, to: bytes | None, seconds: fl
                 async with asyncio.timeout(seconds):
                     await queue.settled()
                     earned = await read_earnings(chain, keys.address)
-                    if earned.withdrawable == 0:
-                        return None
                     tasks = [entry.task for entry in earned.tasks if entry.withdrawable]
-                    receipt = await queue.submit("withdraw", "withdraw", tasks, to or keys.address)
+                    if earned.withdrawable == 0:
+                        # What a deadline has set free nobody may have poked yet; a withdrawal does.
+                        tasks = [entry.task for entry in earned.tasks if entry.status not in _OVER]
+                        if not tasks:
+                            return None
+                    try:
+                        receipt = await queue.submit("withdraw", "withdraw", tasks, to or keys.address)
+                    except ContractRefused as error:
+                        if error.name != "NothingToWithdraw":
+                            raise
+                        return None
             except TimeoutError:
                 raise ChainError(
                     f"no block had the withdrawal in {seconds:.0f} s",

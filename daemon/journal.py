@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from omnilytics.daemon.ledger import Exposure, Mechanism
 from omnilytics.peers.errors import JournalError
+from omnilytics.peers.quantise import Signed
 
 # What brings a journal from version N to N + 1; the first makes a new one. Journals live for years: never change one.
 _MIGRATIONS = (
@@ -77,7 +78,7 @@ class StoredVector:
     ctx: bytes
     root: bytes
     vector: bytes = field(repr=False)
-    quantised: NDArray[np.int64] = field(repr=False)
+    quantised: Signed = field(repr=False)
 
 
 class Journal:

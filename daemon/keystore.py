@@ -14,8 +14,11 @@ from typing import Any
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_account.signers.local import LocalAccount
+from eth_account.typed_transactions import TypedTransaction
 from eth_keys.exceptions import BadSignature
+from eth_utils.address import to_checksum_address
 from eth_utils.exceptions import ValidationError
+from hexbytes import HexBytes
 
 from omnilytics.daemon.recursion import keep_recursion_bounded
 from omnilytics.peers.errors import KeyFileError
@@ -166,6 +169,13 @@ def signer_of_text(text: str, signature: bytes) -> bytes:
     except (BadSignature, ValidationError, ValueError, TypeError) as error:
         raise KeyFileError("not a signature of an Ethereum account", help="make the request anew") from error
     return bytes.fromhex(address[2:])
+
+
+def read_transaction(raw: bytes) -> dict[str, Any]:
+    """The fields of a signed EIP-1559 transaction, as `Keys.sign` takes them."""
+    fields = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+    names = ("type", "chainId", "data", "value", "nonce", "gas", "maxFeePerGas", "maxPriorityFeePerGas")
+    return {"to": to_checksum_address(fields["to"]), **{name: fields[name] for name in names}}
 
 
 def read_password(path: Path) -> str:

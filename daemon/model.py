@@ -27,7 +27,7 @@ from omnilytics.peers.duties import (
     model_duties,
     rounds_played,
 )
-from omnilytics.peers.errors import ChainError, CommitmentError, OmniLyticsError
+from omnilytics.peers.errors import ChainError, ChainMismatchError, CommitmentError, OmniLyticsError
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, TaskState, bitmap, bits
 from omnilytics.peers.owner_round import Tick
@@ -62,6 +62,8 @@ class ModelPart(ModelRoundPlayer):
         self._failed_work_at = -1
         self._settling: PostedVectors | None = None
         self._done = False
+        # Where refunds and what the settlement left go; None: to the own account.
+        self.withdraw_to: bytes | None = None
         self._market_log = MarketLog(node.log, node.me, every_group=True)
 
     @property
@@ -108,7 +110,8 @@ class ModelPart(ModelRoundPlayer):
             )
             created = node.chain.events_in(receipt, "TaskCreated")
             if not created:
-                raise ChainError("the receipt of createTask has no TaskCreated event")
+                # Not to be tried again: the escrow is paid.
+                raise ChainMismatchError("the receipt of createTask has no TaskCreated event")
             found = int(created[0]["taskId"])
             node.log(
                 "task.created",
@@ -381,7 +384,8 @@ class ModelPart(ModelRoundPlayer):
         # At the snapshot's own block: another one may be older, or of a fork that does not last.
         amount = await node.chain.withdrawable(node.me, [self._task], snapshot.state_block)
         if amount > 0:
-            self._send(snapshot, "withdraw", "withdraw", [self._task], node.me, wei_expected=amount)
+            to = self.withdraw_to or node.me
+            self._send(snapshot, "withdraw", "withdraw", [self._task], to, wei_expected=amount)
         else:
             node.log("task.done", "the task is over and everything is collected", task=self._task)
             self._done = True

@@ -20,7 +20,7 @@ from typing import Any, TextIO, TypeVar
 
 from omnilytics.daemon.block_watch import MAX_BACKOFF_SECONDS, BlockWatch
 from omnilytics.daemon.broker import Arrived, Broker
-from omnilytics.daemon.chain import Chain
+from omnilytics.daemon.chain import Chain, ContractRefused, UnknownTask
 from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
@@ -44,6 +44,8 @@ __all__ = [
 
 TICK_SECONDS = 0.2
 HEARTBEAT_SECONDS = 10.0
+# The first pause before a part whose task cannot be read is prepared again; it doubles.
+PREPARE_SECONDS = 0.5
 MAX_PRESENCES = 4096
 # Pieces of training and masking at once, of whatever task: each holds some copies of a vector, and no more of them
 # than there are processors would be faster. They take turns as they come, and a part has one under way at a time.
@@ -280,7 +282,7 @@ class Node:
         runner = self.runner(part)
         try:
             if not prepared:
-                await part.prepare()
+                await self._prepare(part)
             self.blocks.add(runner)
             try:
                 await runner.play()
@@ -288,6 +290,24 @@ class Node:
                 self.blocks.remove(runner)
         finally:
             self._runners.remove(runner)
+
+    async def _prepare(self, part: Part) -> None:
+        """As long as the chain cannot be read it is tried again: nothing was decided. What it refuses is final, and so
+        is a named task that it does not know, unless we have joined it: then a reorg has taken it back for a while."""
+        pause = PREPARE_SECONDS
+        while True:
+            try:
+                await part.prepare()
+                return
+            except (ContractRefused, ChainMismatchError):
+                raise
+            except ChainError as error:
+                named = isinstance(error, UnknownTask) and part.task_id is not None
+                if named and not self.journal.joins(part.task_id or 0):
+                    raise
+                self.log("rpc.error", str(error), "warning", code=error.code, task=part.task_id)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_BACKOFF_SECONDS)
 
     def runner(self, part: Part) -> PartRunner:
         """From now on the part hears what is for its task."""

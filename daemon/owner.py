@@ -10,9 +10,6 @@ import asyncio
 import math
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
@@ -55,6 +52,7 @@ from omnilytics.peers.market import (
     bits,
 )
 from omnilytics.peers.owner_round import OwnerRound
+from omnilytics.peers.quantise import Signed
 
 
 class OwnerPart(OwnerRoundPlayer):
@@ -327,7 +325,7 @@ class OwnerPart(OwnerRoundPlayer):
             epsilon,
         )
 
-    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
+    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: Signed) -> None:
         # With the vector, because a restart may bring another [privacy], but never another vector.
         self._node.journal.plan_exposure(self._exposure(round_.opening.round, self._offer))
         super()._commit(round_, vector, root, quantised)

@@ -10,9 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from omnilytics.daemon.at_once import parts_of, run_at_once
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
@@ -46,7 +44,7 @@ from omnilytics.peers.masking import PairMask, mask_vector
 from omnilytics.peers.owner_round import OwnerInput, OwnerRound
 from omnilytics.peers.phases import OwnerStage
 from omnilytics.peers.prg import SEED_BYTES
-from omnilytics.peers.quantise import pack, to_ring
+from omnilytics.peers.quantise import Signed, pack, to_ring
 from omnilytics.peers.round_keys import Peer, RoundKeys
 
 # Messages that came before the chain told us of their round: a few a member, replayed when it has.
@@ -369,7 +367,7 @@ class OwnerRoundPlayer:
     def _mask(
         self,
         round_: OwnerRound,
-        quantised: NDArray[np.int64],
+        quantised: Signed,
         pairs: tuple[PairMask, ...],
         pad_seed: bytes,
     ) -> None:
@@ -387,6 +385,8 @@ class OwnerRoundPlayer:
                 pad_seed,
                 pad_index=params.pad_index(seat),
                 group_size=params.group_size,
+                run=run_at_once,
+                parts=parts_of(params.layout.byte_count),
             )
             vector = pack(masked, params.layout)
             return vector, links(vector, params.chunk_words, ctx, seat)[0]
@@ -398,7 +398,7 @@ class OwnerRoundPlayer:
 
         self._node.in_thread(self._task, work, proceed)
 
-    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: NDArray[np.int64]) -> None:
+    def _commit(self, round_: OwnerRound, vector: bytes, root: bytes, quantised: Signed) -> None:
         opening, snapshot = round_.opening, self._snapshot_or_fail()
         # The order is the point: the bytes are durable before their root can be seen by anybody.
         stored = StoredVector(opening.ctx, root, vector, quantised)

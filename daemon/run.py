@@ -245,13 +245,17 @@ def run_model(
 
 
 def play_model(node: Node, part: ModelPart) -> None:
-    """Plays a model owner's part to its end, and answers on the control socket meanwhile."""
+    """Plays a model owner's part to its end, and answers on the control socket meanwhile.
+
+    What the task leaves over is collected when it is over, to the payout address of the settings.
+    """
+    part.withdraw_to = node.settings.payout
     asyncio.run(node.run(part, DaemonControl(node, "model", None, {}).run))
 
 
 def model_node(settings: Settings, password_file: Path) -> Node:
     """The node of a model owner's process; the folder is locked already."""
-    return _node(settings, password_file, "model")
+    return _node(settings, password_file, "model", settings.payout)
 
 
 def model_choices(options: ModelOptions, own: Dataset) -> ModelChoices:

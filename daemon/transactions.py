@@ -1,15 +1,19 @@
-"""One queue of transactions for one account: in order, journalled before they are sent, bumped when they stick.
+"""One queue of transactions for one account: the orders of a task in their order, those of many tasks side by side.
 
 Callers submit a duty by its key (see duty_key); a duty that is already on its way, or done in a block that the caller
-has not seen yet, is not sent twice.
+has not seen yet, is not sent twice. What the chain would do with a task's order depends on the one before it, so a task
+has one transaction on its way at a time; the account has up to MOST_IN_FLIGHT of them, each with a nonce of its own
+(see in_flight). An order gets its nonce when the chain has said that it would carry it out now.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,30 +25,32 @@ from omnilytics.daemon.chain import (
     Receipt,
     RpcAnswered,
 )
+from omnilytics.daemon.ending import end_tasks
+from omnilytics.daemon.in_flight import (
+    MAX_BACKOFF_SECONDS,
+    Call,
+    FeePolicy,
+    FeeTooHigh,
+    Flight,
+    InFlight,
+    MoneyTiedUp,
+    NonceTaken,
+)
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
 from omnilytics.peers.errors import ChainError, FundsError, ParameterError
 
-RECEIPT_POLL_SECONDS = 0.05
-MAX_RECEIPT_PAUSE_SECONDS = 1.0
-# How often a transaction that is waited for is suspected to lack its predecessor, and one that was mined to be lost.
+# Nodes take more of one account: geth keeps 16 executable and 64 queued ones, whatever its pool is short of.
+MOST_IN_FLIGHT = 16
+# How often one that was mined is suspected to be lost while nothing is on its way.
 GAP_SECONDS = 5.0
-# How often a node is asked whether it still knows what was handed to it: one that was restarted has forgotten its
-# pool, and a reorg can lose what was mined. At first; the pause doubles with each time that it is handed over again.
-LOST_SECONDS = 2.0
-_ANY_NONCE = 2**63 - 1
 RETRY_SECONDS = 2.0
-MAX_BACKOFF_SECONDS = 30.0
+# What touches the whole account: a withdrawal takes what was credited by any task, and the next finds it gone.
+_ACCOUNT_WIDE = ("withdraw",)
 # Between estimate and block others act too, and whoever comes last also closes the phase: it pays for closing
 # a commit or post phase, or for drawing the groups. Gas that is not used costs nothing.
 HEADROOM_GAS = {"": 300_000, "poke": 6_000_000}
-
-
-class FeeTooHigh(ChainError):
-    """A gas costs more than the cap allows. The order waits until it does not."""
-
-    code = "chain.fee"
 
 
 def duty_key(task: int, duty: str) -> str:
@@ -57,27 +63,23 @@ def is_duty_of(task: int | None, key: str) -> bool:
     return task is not None and key.startswith(duty_key(task, ""))
 
 
-@dataclass(frozen=True)
-class FeePolicy:
-    """What we are ready to pay, wei a gas, and when a transaction that does not get mined is paid better."""
+_TASK = re.compile(r"task (\d+): ")
 
-    price_cap: int = 500 * 10**9
-    tip: int = 10**9
-    bump_seconds: float = 45.0
+
+def task_of(key: str) -> int | None:
+    """The task of a duty's key; None where the duty is of none, as the creation of one is."""
+    found = _TASK.match(key)
+    return None if found is None else int(found[1])
 
 
 @dataclass
 class _Order:
-    key: str
-    function: str
-    data: bytes
-    value: int
-    fields: dict[str, Any]
+    call: Call
     done: asyncio.Future[Receipt] = field(repr=False)
 
 
 class TransactionQueue:
-    """Sends one account's transactions to the market, one after the other."""
+    """Sends one account's transactions to the market: one at a time for a task, several at a time for all."""
 
     def __init__(
         self,
@@ -91,26 +93,32 @@ class TransactionQueue:
     ) -> None:
         self._chain = chain
         self._keys = keys
-        self._journal = journal
         self._log = log
-        self._fees = fees
         self._on_mined = on_mined
         self._clock = clock
-        self._orders: asyncio.Queue[_Order] = asyncio.Queue()
+        self._flights = InFlight(chain, keys, journal, log, fees, clock)
+        self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._account_wide = asyncio.Lock()
+        # What waits, by task; the first of each is under way. Orders of no task are kept in order among themselves.
+        self._lanes: dict[int | None, deque[_Order]] = {}
+        self._workers: dict[int | None, asyncio.Task[None]] = {}
+        self._woken = asyncio.Event()
         self._pending: set[str] = set()
         self._done_at: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        self._nonce: int | None = None
         self._resent = asyncio.Event()
         self._waits_for_fee = False
 
     async def settled(self) -> None:
-        """Returns when what an earlier life of the daemon had sent is mined, or can never be."""
+        """Returns when what an earlier life of the daemon had sent is mined, or can never be.
+
+        Until then no order of this life gets a nonce.
+        """
         await self._resent.wait()
 
     def wanted(self, key: str, block: int) -> bool:
         """Whether a duty seen in a snapshot of this block still needs a transaction from us."""
-        if key in self._pending or self._clock() < self._not_before.get(key, 0.0):
+        if key in self._pending or key in self._flights.keys or self._clock() < self._not_before.get(key, 0.0):
             return False
         return self._done_at.get(key, -1) < block
 
@@ -123,283 +131,199 @@ class TransactionQueue:
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._pending.add(key)
         data = self._chain.encode(function, *arguments)
-        self._orders.put_nowait(_Order(key, function, data, value, fields, done))
+        order = _Order(Call(key, function, data, value, fields), done)
+        self._lanes.setdefault(task_of(key), deque()).append(order)
+        self._woken.set()
         return done
 
     def idle(self, task: int) -> bool:
-        """Whether nothing of this task is waiting or on its way."""
-        return not any(is_duty_of(task, key) for key in self._pending)
+        """Whether nothing of this task is waiting or on its way, of an earlier life neither."""
+        return not any(is_duty_of(task, key) for key in (*self._pending, *self._flights.keys))
 
     @property
     def pending_count(self) -> int:
-        """How many orders are waiting or on their way."""
-        return len(self._pending)
+        """How many transactions are waiting or on their way, those of an earlier life among them."""
+        return len(self._pending.union(self._flights.keys))
+
+    # -------------------------------------------------------------------- running
 
     async def run(self) -> None:
         """Works the queue until cancelled. First of all: what an earlier life sent and never saw mined."""
-        await self._resend()
-        self._resent.set()
-        while True:
-            order = await self._next_order()
-            try:
-                receipt = await self._perform(order)
-                self._done_at[order.key] = receipt.block
-                if not order.done.done():
-                    order.done.set_result(receipt)
-                if self._on_mined is not None:
-                    await self._on_mined(order.key, receipt)
-            except (ChainError, FundsError, ParameterError) as error:
-                self._not_before[order.key] = self._clock() + RETRY_SECONDS
-                self._nonce = None
-                level = "info" if isinstance(error, ContractRefused) else "error"
-                self._log("tx.refused", str(error), level, code=error.code, function=order.function, **order.fields)
-                if not order.done.done():
-                    order.done.set_exception(error)
-            finally:
-                self._pending.discard(order.key)
-
-    async def _next_order(self) -> _Order:
-        """Waits for an order. Meanwhile what was mined and is lost again is handed over again, or nobody would ever
-        miss it: a task whose creation a reorg has thrown out gives no duty any more."""
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GAP_SECONDS):
-                    return await self._orders.get()
-            try:
-                await self._mend_gap(_ANY_NONCE if self._nonce is None else self._nonce)
-            except ChainError as error:
-                self._log("rpc.error", str(error), "warning", code=error.code)
-
-    async def _resend(self) -> None:
-        """Hands transactions of an earlier life to the RPC again, the same bytes."""
-        for nonce, duty, tx_hash, raw in self._journal.unmined_transactions():
-            pause = 0.5
+        try:
+            await self._resume()
+            self._resent.set()
             while True:
-                try:
-                    receipt = await self._chain.receipt(tx_hash)
-                    if receipt is None and nonce >= await self._chain.next_nonce(self._keys.address):
-                        await self._chain.send_raw(raw)
-                        self._log("tx.resent", f"sent {duty} again after a restart", tx=tx_hash)
-                    if receipt is None and await self._lost(nonce, [tx_hash]):
-                        self._journal.forget_transaction(nonce)
-                        break
-                    if receipt is None:
-                        mined = await self._wait([tx_hash], self._fees.bump_seconds)
-                        receipt = mined[0] if mined is not None else None
-                    if receipt is not None:
-                        self._journal.transaction_mined(nonce, receipt.block)
-                    break
-                except ContractRefused:
-                    break
-                except ChainError as error:
-                    self._log("rpc.error", str(error), "warning", code=error.code)
-                    await asyncio.sleep(pause)
-                    pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+                for lane in self._lanes.keys() - self._workers.keys():
+                    self._start(lane, self._work(lane))
+                await self._watch_workers()
+        finally:
+            await end_tasks(self._workers.values())
+            for task in self._workers.values():
+                # The first error is told; one that nobody looks at would be told as well, by asyncio.
+                if not task.cancelled():
+                    task.exception()
 
-    async def _perform(self, order: _Order) -> Receipt:
+    def _start(self, name: int | None, work: Coroutine[Any, Any, None]) -> None:
+        task = self._workers[name] = asyncio.create_task(work)
+        task.add_done_callback(lambda _: self._woken.set())
+
+    async def _watch_workers(self) -> None:
+        """Waits for an order or the end of a worker, whose error is ours. Meanwhile what was mined and is lost again is
+        handed over again, or nobody would ever miss it: a task whose creation a reorg has thrown out gives no duty any
+        more."""
+        try:
+            async with asyncio.timeout(GAP_SECONDS):
+                await self._woken.wait()
+        except TimeoutError:
+            if not self._flights:
+                with self._told():
+                    await self._flights.mend()
+        self._woken.clear()
+        for name, task in list(self._workers.items()):
+            if task.done():
+                del self._workers[name]
+                task.result()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except ChainError as error:
+            self._log("rpc.error", str(error), "warning", code=error.code)
+
+    async def _resume(self) -> None:
+        """All at once: the nonces are given away already."""
+        for number, flight in enumerate(self._flights.take_up(_earlier_call)):
+            self._start(number, self._resume_one(flight))
+        while self._workers:
+            await self._watch_workers()
+
+    async def _resume_one(self, flight: Flight) -> None:
+        started = self._clock()
+        mined = await self._flights.resume(flight)
+        if mined is None:
+            return
+        receipt, tx_hash = mined
+        self._tell(flight.call, receipt, tx_hash, started)
+        if receipt.succeeded:
+            self._done_at[flight.call.key] = receipt.block
+            if self._on_mined is not None:
+                await self._on_mined(flight.call.key, receipt)
+
+    async def _work(self, lane: int | None) -> None:
+        """Carries out a task's orders, one after the other, as long as there are any."""
+        orders = self._lanes[lane]
+        while orders:
+            await self._carry_out(orders[0])
+            orders.popleft()
+        del self._lanes[lane]
+
+    async def _carry_out(self, order: _Order) -> None:
+        call = order.call
+        try:
+            async with self._account_wide if call.function in _ACCOUNT_WIDE else contextlib.nullcontext():
+                receipt = await self._perform(call)
+            self._done_at[call.key] = receipt.block
+            if not order.done.done():
+                order.done.set_result(receipt)
+            if self._on_mined is not None:
+                await self._on_mined(call.key, receipt)
+        except (ChainError, FundsError, ParameterError) as error:
+            self._not_before[call.key] = self._clock() + RETRY_SECONDS
+            self._flights.look_at_nonce_again()
+            level = "info" if isinstance(error, ContractRefused) else "error"
+            self._log("tx.refused", str(error), level, code=error.code, function=call.function, **call.fields)
+            if not order.done.done():
+                order.done.set_exception(error)
+        finally:
+            self._pending.discard(call.key)
+
+    async def _perform(self, call: Call) -> Receipt:
         pause = 0.5
         while True:
             try:
-                return await self._send(order)
+                async with self._slots:
+                    return await self._send(call)
             except ContractRefused:
                 raise
             except FeeTooHigh as error:
                 # Said once: it may take hours.
                 if not self._waits_for_fee:
                     self._waits_for_fee = True
-                    text = f"{error}; {order.function} waits"
-                    self._log("fee.high", text, "warning", code=error.code, help=error.help, function=order.function)
+                    text = f"{error}; {call.function} waits"
+                    self._log("fee.high", text, "warning", code=error.code, help=error.help, function=call.function)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
+            except MoneyTiedUp:
+                await self._flights.a_landing()
             except ChainError as error:
-                if isinstance(error, RpcAnswered) and self._others_wait(order):
+                told = isinstance(error, RpcAnswered) and not isinstance(error, NonceTaken)
+                if told and self._others_wait(call):
                     # It may be this call alone that the RPC does not like. Its duty comes again; the others go on.
                     raise
                 # The RPC is in trouble, not the order: wait, look at the nonce again, try again.
-                self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
-                self._nonce = None
+                self._log("rpc.error", str(error), "warning", code=error.code, function=call.function)
+                self._flights.look_at_nonce_again()
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, MAX_BACKOFF_SECONDS)
 
-    def _others_wait(self, order: _Order) -> bool:
+    def _others_wait(self, call: Call) -> bool:
         """Whether another task's orders wait for this one to be done."""
-        task = order.fields.get("task")
-        return any(not is_duty_of(task, key) for key in self._pending if key != order.key)
+        task = call.fields.get("task")
+        return any(not is_duty_of(task, key) for key in self._pending if key != call.key)
 
-    async def _send(self, order: _Order) -> Receipt:
-        chain, keys = self._chain, self._keys
-        if len(order.data) + 200 > MAX_TRANSACTION_BYTES:
+    async def _send(self, call: Call) -> Receipt:
+        chain, me = self._chain, self._keys.address
+        if len(call.data) + 200 > MAX_TRANSACTION_BYTES:
             raise ParameterError(
-                f"{order.function} needs {len(order.data)} bytes of calldata, more than {MAX_TRANSACTION_BYTES}"
+                f"{call.function} needs {len(call.data)} bytes of calldata, more than {MAX_TRANSACTION_BYTES}"
             )
-        balance = await chain.balance(keys.address)
-        if balance < order.value:
+        balance = await chain.balance(me)
+        if balance < call.value:
             # Before the estimate, which an RPC refuses in words of its own.
             raise FundsError(
-                f"account {keys.account.address} has {balance} wei; {order.function} needs {order.value} wei, and gas"
+                f"account {self._keys.account.address} has {balance} wei; {call.function} needs {call.value} wei, "
+                "and gas"
             )
-        estimated = await chain.estimate(keys.address, order.data, order.value)
-        gas = min(estimated * 5 // 4 + HEADROOM_GAS.get(order.function, HEADROOM_GAS[""]), MAX_TRANSACTION_GAS)
-        head = await chain.head()
-        tip = min(self._fees.tip, self._fees.price_cap)
-        max_fee = min(2 * head.base_fee + tip, self._fees.price_cap)
-        if max_fee < head.base_fee:
-            raise FeeTooHigh(
-                f"the base fee of {head.base_fee} wei is above the configured cap of {self._fees.price_cap} wei",
-                help="waiting for a lower fee; or raise gas_price_cap in config.toml (--gas-price-cap)",
-            )
+        estimated = await chain.estimate(me, call.data, call.value)
+        gas = min(estimated * 5 // 4 + HEADROOM_GAS.get(call.function, HEADROOM_GAS[""]), MAX_TRANSACTION_GAS)
+        started = self._clock()
+        flight = await self._flights.launch(call, gas)
         if self._waits_for_fee:
             self._waits_for_fee = False
-            self._log("fee.high.over", f"the base fee of {head.base_fee} wei is within the cap again")
-        if balance < order.value + gas * max_fee:
-            raise FundsError(
-                f"account {keys.account.address} has {balance} wei; {order.function} needs up to "
-                f"{order.value + gas * max_fee} wei"
-            )
-        if self._nonce is None:
-            self._nonce = await chain.next_nonce(keys.address)
-        nonce = self._nonce
-        started = self._clock()
-        receipt, tx_hash = await self._until_mined(order, nonce, gas, max_fee, tip)
-        self._nonce = nonce + 1
-        self._journal.transaction_mined(nonce, receipt.block)
+            self._log("fee.high.over", "the base fee is within the cap again")
+        receipt, tx_hash = await self._flights.land(flight)
+        self._tell(call, receipt, tx_hash, started)
+        if not receipt.succeeded:
+            # Somebody was faster between our estimate and the block; ask again why.
+            await chain.estimate(me, call.data, call.value)
+            raise ContractRefused("reverted", {"function": call.function})
+        return receipt
+
+    def _tell(self, call: Call, receipt: Receipt, tx_hash: bytes, started: float) -> None:
         self._log(
             "tx.mined" if receipt.succeeded else "tx.reverted",
-            f"{order.function}: {receipt.gas_used} gas",
+            f"{call.function}: {receipt.gas_used} gas",
             "info" if receipt.succeeded else "warning",
             tx=tx_hash,
             block=receipt.block,
             gas=receipt.gas_used,
             wei=receipt.fee,
             dur_ms=int(1000 * (self._clock() - started)),
-            function=order.function,
-            calldata_bytes=len(order.data),
+            function=call.function,
+            calldata_bytes=len(call.data),
             # What came may be more than what a snapshot had let expect.
-            wei_received=self._received(receipt) if order.function == "withdraw" else None,
-            **order.fields,
+            wei_received=self._received(receipt) if call.function == "withdraw" else None,
+            **call.fields,
         )
-        if not receipt.succeeded:
-            # Somebody was faster between our estimate and the block; ask again why.
-            await chain.estimate(keys.address, order.data, order.value)
-            raise ContractRefused("reverted", {"function": order.function})
-        return receipt
 
     def _received(self, receipt: Receipt) -> int:
         return sum(int(event["amount"]) for event in self._chain.events_in(receipt, "Withdrawn"))
 
-    async def _until_mined(self, order: _Order, nonce: int, gas: int, max_fee: int, tip: int) -> tuple[Receipt, bytes]:
-        """Hands a transaction over, and the same or a dearer one again, until one is mined: (receipt, hash).
 
-        Raises ChainError when none of them ever can be. Until then the nonce is the order's, whatever the RPC
-        says or does not say: under a second nonce the order could be carried out twice.
-        """
-        chain = self._chain
-        hashes: list[bytes] = []
-        pause = RETRY_SECONDS / 4
-        while True:
-            raw, tx_hash = self._keys.sign(chain.transaction(order.data, order.value, nonce, gas, max_fee, tip))
-            self._journal.store_transaction(nonce, order.key, tx_hash, raw)
-            patience = self._fees.bump_seconds
-            try:
-                await chain.send_raw(raw)
-                fields = {"function": order.function, **order.fields}
-                self._log("tx.sent", f"{order.function} sent", "debug", tx=tx_hash, **fields)
-            except ChainError as error:
-                answered = isinstance(error, (ContractRefused, RpcAnswered))
-                if answered and not hashes:
-                    self._journal.forget_transaction(nonce)
-                    raise
-                self._log("rpc.error", str(error), "warning", code=error.code, function=order.function)
-                patience = pause = min(2 * pause, MAX_BACKOFF_SECONDS)
-                # No answer: it may have arrived all the same.
-                taken = not answered
-            else:
-                taken = True
-            if taken and tx_hash not in hashes:
-                hashes.append(tx_hash)
-            mined = await self._wait_mending(order, nonce, hashes, raw, patience)
-            if mined is not None:
-                return mined
-            if await self._lost(nonce, hashes):
-                self._journal.forget_transaction(nonce)
-                raise ChainError(f"another transaction of this account took nonce {nonce} of {order.function}")
-            # At least 12.5 % more, or nodes refuse the replacement; never over the cap.
-            dearer = min(max_fee * 5 // 4 + 1, self._fees.price_cap)
-            if patience == self._fees.bump_seconds and 8 * dearer >= 9 * max_fee:
-                max_fee, tip = dearer, min(tip * 5 // 4 + 1, dearer)
-                self._log("tx.bumped", f"{order.function} is not mined yet; paying more", "warning", tx=tx_hash)
-
-    async def _wait_mending(
-        self, order: _Order, nonce: int, hashes: list[bytes], raw: bytes, seconds: float
-    ) -> tuple[Receipt, bytes] | None:
-        """As _wait; meanwhile what the chain has lost is handed over again: an earlier transaction, or this one (raw).
-
-        A dearer one would take until the end of our patience, and nobody has refused the price of this one."""
-        until = self._clock() + seconds
-        pause, poll = LOST_SECONDS, RECEIPT_POLL_SECONDS
-        while (left := until - self._clock()) > 0:
-            mined = await self._wait(hashes, min(left, pause), poll)
-            if mined is not None:
-                return mined
-            poll = MAX_RECEIPT_PAUSE_SECONDS
-            try:
-                await self._mend_gap(nonce)
-                free = await self._chain.mined_nonce(self._keys.address) <= nonce
-                if hashes and free and not await self._known(hashes):
-                    await self._chain.send_raw(raw)
-                    pause = min(2 * pause, MAX_BACKOFF_SECONDS)
-                    text = f"sent {order.key} again: the node does not know it any more"
-                    self._log("tx.resent", text, "warning", tx=hashes[-1], nonce=nonce, **order.fields)
-            except ChainError as error:
-                self._log("rpc.error", str(error), "warning", code=error.code)
-        return None
-
-    async def _known(self, hashes: list[bytes]) -> bool:
-        """Whether the node knows any of these transactions, mined or waiting."""
-        for tx_hash in reversed(hashes):
-            if await self._chain.knows(tx_hash):
-                return True
-        return False
-
-    async def _mend_gap(self, nonce: int) -> None:
-        """A reorg can throw out a transaction that was mined, and every node forget it: until it is mined again,
-        nothing with a later nonce ever is. The same bytes go out again."""
-        first = await self._chain.next_nonce(self._keys.address)
-        if first >= nonce:
-            return
-        for earlier, duty, tx_hash, raw in self._journal.transactions_between(first, nonce):
-            await self._chain.send_raw(raw)
-            self._log("tx.resent", f"sent {duty} again: the chain has lost it", "warning", tx=tx_hash, nonce=earlier)
-
-    async def _lost(self, nonce: int, hashes: list[bytes]) -> bool:
-        """Whether the account's transaction of this nonce is mined and is none of these."""
-        try:
-            # Twice: an RPC of several nodes may answer from two of them.
-            for _ in range(2):
-                if await self._chain.mined_nonce(self._keys.address) <= nonce:
-                    return False
-                if await self._wait(hashes, RETRY_SECONDS) is not None:
-                    return False
-        except ChainError as error:
-            self._log("rpc.error", str(error), "warning", code=error.code)
-            return False
-        return True
-
-    async def _wait(
-        self, hashes: list[bytes], seconds: float, pause: float = RECEIPT_POLL_SECONDS
-    ) -> tuple[Receipt, bytes] | None:
-        """The receipt of the first of these transactions that is mined, and its hash; None after the seconds."""
-        until = self._clock() + seconds
-        while self._clock() < until:
-            try:
-                for tx_hash in hashes:
-                    receipt = await self._chain.receipt(tx_hash)
-                    if receipt is not None:
-                        return receipt, tx_hash
-            except ChainError as error:
-                # What was handed over is on its way, whether we can see it or not.
-                self._log("rpc.error", str(error), "warning", code=error.code)
-                pause = max(pause, RETRY_SECONDS / 4)
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, MAX_RECEIPT_PAUSE_SECONDS)
-        return None
+def _earlier_call(key: str, transaction: dict[str, Any]) -> Call:
+    """What the journal's key says of a call: "task 3: commit 7" is one of commit."""
+    task = task_of(key)
+    duty = key if task is None else key.removeprefix(duty_key(task, ""))
+    fields = {} if task is None else {"task": task}
+    return Call(key, duty.split(" ")[0], transaction["data"], transaction["value"], fields)

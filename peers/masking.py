@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omnilytics.peers.errors import ParameterError, VectorError
-from omnilytics.peers.prg import PAD, PAIR, Stream, add_streams, pad_context, pair_context
+from omnilytics.peers.prg import PAD, PAIR, Run, Stream, add_streams, pad_context, pair_context
 from omnilytics.peers.quantise import MINIMUM_GROUP_SIZE, Lanes
 
 
@@ -46,12 +46,15 @@ def mask_vector(
     *,
     pad_index: int | None = None,
     group_size: int | None = None,
+    run: Run | None = None,
+    parts: int = 1,
 ) -> Lanes:
     """Mask a whole padded vector: y = q + sum over mates (+/-) PRG(pair) + PRG(pad) mod 2^b.
 
     New lanes of the same type. `pairs` are one for each mate, in any order. `pad_index` says which of the round's
     pads the seed is of (default: the one at `position`). With `group_size` (the task's)
-    a missing mate is always noticed; without it, not the one at the highest position. Call it once a round
+    a missing mate is always noticed; without it, not the one at the highest position. `run` and `parts` are those of
+    prg.add_streams. Call it once a round
     and owner, journal the result and send only that: two vectors under one set of masks leak their
     difference. Raises ParameterError when a mate is missing or stands twice, when a seed serves twice, for
     a group below 3 and for wrong lengths; VectorError for lanes that are none.
@@ -72,10 +75,10 @@ def mask_vector(
         raise ParameterError("an address stands twice in a group")
     if len({pad_seed, *(pair.seed for pair in pairs)}) != size:
         raise ParameterError("a seed serves two masks of one vector")
-    masked = lanes.copy()
+    masked = np.empty_like(lanes)
     streams = [pair.stream(ctx, group) for pair in pairs]
     index = position if pad_index is None else pad_index
-    add_streams(masked, [*streams, (pad_seed, PAD, pad_context(ctx, index), False)])
+    add_streams(lanes, [*streams, (pad_seed, PAD, pad_context(ctx, index), False)], masked, run, parts)
     return masked
 
 
@@ -85,8 +88,9 @@ def remove_pads(sum_lanes: Lanes, ctx: bytes, pad_seeds: Sequence[bytes], first:
     `pad_seeds` are by position; `first` is the index of the first among the round's pads. Raises ParameterError for
     wrong lengths, VectorError for lanes that are none.
     """
-    bare = sum_lanes.copy()
-    add_streams(bare, [(seed, PAD, pad_context(ctx, index), True) for index, seed in enumerate(pad_seeds, first)])
+    bare = np.empty_like(sum_lanes)
+    pads = [(seed, PAD, pad_context(ctx, index), True) for index, seed in enumerate(pad_seeds, first)]
+    add_streams(sum_lanes, pads, bare)
     return bare
 
 

@@ -14,9 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import RoundOpening
@@ -30,6 +27,7 @@ from omnilytics.peers.messages import (
     receipt_digest,
 )
 from omnilytics.peers.phases import OWNER_MOVES, Cause, OwnerStage
+from omnilytics.peers.quantise import Signed
 from omnilytics.peers.round_keys import SPENT, Peer, RoundKeys
 from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
 
@@ -75,7 +73,7 @@ class PresenceSeen:
 class UpdateReady:
     """The quantised update, int64 of shape (d,)."""
 
-    quantised: NDArray[np.int64] = field(repr=False)
+    quantised: Signed = field(repr=False)
     now: float
 
 
@@ -150,7 +148,7 @@ class ComputeUpdate:
 class MaskVector:
     """Mask the update with these seeds and make its commitment chain."""
 
-    quantised: NDArray[np.int64] = field(repr=False)
+    quantised: Signed = field(repr=False)
     pairs: tuple[PairMask, ...] = field(repr=False)
     pad_seed: bytes = field(repr=False)
 
@@ -161,7 +159,7 @@ class CommitVector:
 
     vector: bytes = field(repr=False)
     root: bytes
-    quantised: NDArray[np.int64] = field(repr=False)
+    quantised: Signed = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -208,7 +206,7 @@ class OwnerRound:
     away: Mapping[bytes, float] = field(default_factory=lambda: _EMPTY_TIMES)
     pad_seed: bytes | None = field(default=None, repr=False)
     model_key: bytes | None = field(default=None, repr=False)
-    quantised: NDArray[np.int64] | None = field(default=None, repr=False)
+    quantised: Signed | None = field(default=None, repr=False)
     next_resend: float = 0.0
     dropped: int = 0
     # The commit phase is over and the secrets are gone: nothing more is heard, said or kept.
@@ -355,8 +353,7 @@ def _heard_hello(
         state = replace(state, hellos=MappingProxyType({**state.hellos, address: ephemeral}))
         if address != state.model_owner.address:
             seed = derive_pair_seed(
-                state.keys.ephemeral.secret,
-                state.keys.ephemeral.public,
+                state.keys.ephemeral,
                 ephemeral,
                 state.keys.ctx,
                 state.keys.address,

@@ -5,21 +5,18 @@ over the round, both addresses and both ephemeral keys, so that a seed belongs t
 and to nothing else.
 """
 
-from typing import Final
-
 from omnilytics.peers.errors import MessageError, ParameterError
 from omnilytics.peers.hashing import ADDRESS_BYTES, HASH_BYTES, blake2b_keyed, require_length
 from omnilytics.peers.keys import KEY_BYTES, BoxIdentity, public_from_secret, shared_secret
 
 __all__ = ["EphemeralKey", "acknowledgement", "derive_pair_seed", "public_from_secret"]
 
-EphemeralKey: Final = BoxIdentity
+EphemeralKey = BoxIdentity
 """A key pair for one round, made with EphemeralKey.from_entropy(32 fresh bytes); never stored."""
 
 
 def derive_pair_seed(
-    own_secret: bytes,
-    own_public: bytes,
+    own: EphemeralKey,
     mate_public: bytes,
     ctx: bytes,
     own_address: bytes,
@@ -29,24 +26,20 @@ def derive_pair_seed(
     """The pair's seed, 32 bytes, the same on both ends; `own_is_lower` by position in the group, not by
     address.
 
-    All of it never leaves the two ends. Raises MessageError when the mate's key is of low order or our
-    own sent back; ParameterError for wrong lengths, for one address twice and for keys that are no
-    pair.
+    All of it never leaves the two ends. `own` is a pair by its type. Raises MessageError when the mate's key is of low
+    order or our own sent back; ParameterError for wrong lengths and for one address twice.
     """
-    for name, key in (("own ephemeral key", own_public), ("mate's ephemeral key", mate_public)):
-        require_length(name, key, KEY_BYTES)
+    require_length("mate's ephemeral key", mate_public, KEY_BYTES)
     require_length("context", ctx, HASH_BYTES)
     require_length("own address", own_address, ADDRESS_BYTES)
     require_length("mate's address", mate_address, ADDRESS_BYTES)
     if own_address == mate_address:
         raise ParameterError("a pair needs two different addresses")
-    if public_from_secret(own_secret) != own_public:
-        raise ParameterError("own ephemeral public key does not belong to its secret")
-    if mate_public == own_public:
+    if mate_public == own.public:
         raise MessageError("the mate sent our own ephemeral key back")
-    shared = shared_secret(own_secret, mate_public)
-    own, mate = (own_address, own_public), (mate_address, mate_public)
-    (lower_address, lower_public), (higher_address, higher_public) = (own, mate) if own_is_lower else (mate, own)
+    shared = shared_secret(own.secret, mate_public)
+    ours, theirs = (own_address, own.public), (mate_address, mate_public)
+    (lower_address, lower_public), (higher_address, higher_public) = (ours, theirs) if own_is_lower else (theirs, ours)
     return blake2b_keyed(
         b"seed" + ctx + lower_address + higher_address + lower_public + higher_public,
         key=shared,

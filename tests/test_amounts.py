@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnilytics.daemon.amounts import format_amount, parse_amount
+from omnilytics.daemon.amounts import ether, ether_digits, ether_words, format_amount, parse_amount
 from omnilytics.peers.errors import ParameterError
 
 
@@ -64,3 +64,18 @@ def test_amounts_are_written_in_a_unit_that_people_can_read() -> None:
     assert [format_amount(wei) for wei in (0, 5, 10**6, 10**9, 10**15, 10**18, 15 * 10**17)] == [
         "0 wei", "5 wei", "0.001 gwei", "1 gwei", "0.001 eth", "1 eth", "1.5 eth",
     ]  # fmt: skip
+
+
+def test_money_is_shown_without_lying() -> None:
+    assert ether(10**18) == "1.000000 ETH"
+    assert ether(1) == "0.000000… ETH"
+    assert ether_digits(-(10**18) - 500_000_000_000) == "-1.000000…"
+    assert ether(1_234_567_000_000_000_000) == "1.234567 ETH"
+
+
+@pytest.mark.parametrize(
+    ("wei", "text"),
+    [(0, "0 wei"), (1, "1 wei"), (10**12, "0.000001 ether"), (25 * 10**17, "2.500000 ether"), (-3, "-3 wei")],
+)
+def test_in_a_sentence_nothing_is_rounded_to_nothing(wei: int, text: str) -> None:
+    assert ether_words(wei) == text

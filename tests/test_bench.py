@@ -41,10 +41,12 @@ def test_the_fastest_turn_counts_and_turns_are_taken_in_turn() -> None:
 def test_the_table_has_ratios_of_what_was_measured() -> None:
     seconds = {"flower": 1.0, "ours32": 0.1, "ours16": 0.05, "masks32": 0.06, "cipher32": 0.05}
     seconds |= {"masks16": 0.03, "cipher16": 0.02}
+    seconds |= {"threads32": 0.08, "threads16": 0.04}
     sent = {"flower": 8000, "ours32": 4000, "ours16": 2000}
     cells = [cell.strip() for cell in masks_table([Compared(1000, 30, seconds, sent)]).splitlines()[-1].split("|")]
     assert cells[1:-1] == [
-        "1,000", "30", "1,000.0", "100.0", "50.0", "10.0", "20.0", "1.20", "1.50", "8,000", "4,000", "2,000",
+        "1,000", "30", "1,000.0", "100.0", "50.0", "10.0", "20.0", "80.0", "40.0", "12.5", "25.0", "1.20", "1.50",
+        "8,000", "4,000", "2,000",
     ]  # fmt: skip
 
 

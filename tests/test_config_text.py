@@ -23,6 +23,20 @@ def test_every_comment_is_a_setting_with_its_default(tmp_path: Path) -> None:
     assert load_settings(tmp_path, {}, {}) == Settings(tmp_path, chain_id=31337)
 
 
+def test_every_setting_has_its_meaning_above_it() -> None:
+    lines = config_text({}, {}).splitlines()
+    meanings = {}
+    for entry in fields(Settings):
+        if entry.name in ("home", "tables"):
+            continue
+        (place,) = (number for number, line in enumerate(lines) if line.startswith(f"# {entry.name} = "))
+        meanings[entry.name] = lines[place - 1]
+    for name, meaning in meanings.items():
+        assert meaning.startswith("# ") and meaning.endswith("."), f"{name} has no meaning in config_text"
+        assert len(meaning) <= 120
+    assert len(set(meanings.values())) == len(meanings)
+
+
 def test_what_is_given_is_set(tmp_path: Path) -> None:
     given = {"chain": "http://a", "chain_id": 5, "market": "0x" + "11" * 20, "broker": None, "verbose": True}
     text = config_text(given, {"rows": DataSource(Path("/srv/rows.csv"), "y")})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon import desktop as module
-from omnilytics.daemon.desktop import EVENTS, MOST_AN_HOUR, Desktop, ether, notice_of, notifier
+from omnilytics.daemon.desktop import EVENTS, MOST_AN_HOUR, Desktop, notice_of, notifier
 
 JOINED: dict[str, Any] = {"event": "tx.mined", "task": 7, "data": {"function": "join"}}
 FAILED: dict[str, Any] = {"event": "daemon.failed", "msg": "secret words", "data": {"help": "more of them"}}
@@ -42,9 +42,9 @@ class Shown:
 def test_joins_payments_and_troubles_are_told_in_words_of_our_own() -> None:
     assert (found := notice_of("tx.mined", JOINED)) is not None and found.title == "Task 7 joined"
     paid = {"task": 7, "data": {"function": "withdraw", "wei_received": 15 * 10**14}}
-    assert (found := notice_of("tx.mined", paid)) is not None and found.text == "0.0015 ETH was collected."
+    assert (found := notice_of("tx.mined", paid)) is not None and found.text == "0.001500 ether was collected."
     low = notice_of("balance.low", {"wei": 2 * 10**16})
-    assert low is not None and low.urgent and low.text == "Add 0.02 ETH for the next rounds."
+    assert low is not None and low.urgent and low.text == "Add 0.020000 ether for the next rounds."
     for event in ("safe-mode", "stake.short", "rpc.disagreement", "task.failed", "daemon.failed", "daemon.bug"):
         found = notice_of(event, {"event": event, "task": 3, "msg": "a stranger's words", "data": {"help": "x"}})
         assert found is not None and found.urgent and "stranger" not in found.title + found.text
@@ -63,13 +63,6 @@ def test_joins_payments_and_troubles_are_told_in_words_of_our_own() -> None:
 def test_what_happens_in_every_round_is_not(line: dict[str, Any]) -> None:
     assert notice_of("tx.mined", line) is None
     assert notice_of("heartbeat", line) is None
-
-
-@pytest.mark.parametrize(
-    ("wei", "text"), [(0, "0 ETH"), (10**18, "1 ETH"), (1, "1 wei"), (25 * 10**17, "2.5 ETH"), (10**12, "0.000001 ETH")]
-)
-def test_ether_is_never_rounded_to_nothing(wei: int, text: str) -> None:
-    assert ether(wei) == text
 
 
 def test_a_desktop_is_told_and_learns_nothing_of_ours(program: Path) -> None:

@@ -71,14 +71,14 @@ class World:
         self.home = home
         self.chain = ChainFake("", b"")
         self.free = 10**9
-        self.trips: list[tuple[str, str, bytes]] = []
+        self.trips: list[tuple[str, str | None, bytes]] = []
         self.broker_problem: BrokerError | None = None
 
     def _make_chain(self, url: str, market: bytes) -> Any:
         self.chain.url, self.chain.market = url, market
         return self.chain
 
-    async def _trip(self, url: str, run: str, me: bytes, access: BrokerAccess) -> float:
+    async def _trip(self, url: str, run: str | None, me: bytes, access: BrokerAccess) -> float:
         self.trips.append((url, run, me))
         if self.broker_problem is not None:
             raise self.broker_problem
@@ -219,7 +219,7 @@ async def test_the_wrong_contract_is_told_and_its_balance_is_nobodys_business(
     assert (failed(findings), findings["contract"].code) == ({"contract"}, "chain.mismatch")
     assert says in findings["contract"].detail
     assert "balance" in skipped(findings)
-    assert world.trips[0][1] == "none", "the broker is tried all the same"
+    assert world.trips[0][1] is None, "the broker is tried all the same"
 
 
 async def test_an_old_head_and_a_slow_clock_are_two_things(world: World) -> None:

@@ -172,6 +172,24 @@ async def test_a_model_owners_refund_is_a_credit(market: LocalMarket, owed: tupl
     assert found.credits == sum(await market.chain.escrow_required(PARAMS)) == found.withdrawable
 
 
+async def test_a_model_owner_collects_its_refund_from_a_task_that_nobody_poked(
+    market: LocalMarket, tmp_path: Path
+) -> None:
+    """Its daemon is gone, and the deadline has passed: the contract shows nothing yet, and pays all the same."""
+    settings = Settings(tmp_path / "model", chain=market.anvil.rpc_url, market="0x" + market.chain.market.hex())
+    settings.home.mkdir()
+    await market.create()
+    to = bytes([7]) * 20
+    assert await withdraw(settings, market.model, to, 60) is None, "while owners may still join"
+    await market.anvil.advance(PARAMS.join_seconds + 1)
+    await market.anvil.mine(1)
+    assert (await read_earnings(market.chain, market.model.address)).withdrawable == 0
+    done = await withdraw(settings, market.model, to, 60)
+    assert done is not None
+    assert done.amount == sum(await market.chain.escrow_required(PARAMS)) == await market.chain.balance(to)
+    assert await withdraw(settings, market.model, to, 60) is None
+
+
 async def test_the_folder_of_another_chain_sends_nothing(market: LocalMarket, owed: tuple[Settings, Keys]) -> None:
     settings, keys = owed
     with closing(Journal(settings.journal_path)) as journal:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,14 @@ def test_nothing_imports_in_circles() -> None:
     for name in names:
         visit(name, ())
     assert len(finished) > 30
+
+
+def test_money_is_written_in_one_way() -> None:
+    """Elsewhere nobody divides by the wei of an ether."""
+    for path in [*MODULES, *sorted((ROOT / "scripts" / "launcher").glob("*.py"))]:
+        if name_of(path) != "daemon/amounts.py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"(/|divmod\(.*)\s*(10 ?\*\* ?18|1e18)", text), name_of(path)
 
 
 def test_modules_are_named_after_what_they_are() -> None:

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from omnilytics.peers.errors import ParameterError, VectorError
 from omnilytics.peers.masking import PairMask, add_vectors, mask_vector, remove_pads
-from omnilytics.peers.prg import add_streams
+from omnilytics.peers.prg import BLOCK_BYTES, add_streams
 from omnilytics.peers.quantise import Lanes, RingLayout, lift, pack, unpack
-from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
+from omnilytics.peers.seeds import EphemeralKey, acknowledgement, derive_pair_seed
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "masks.json").read_text())
 CASES = [VECTORS[f"case{i}"] for i in range(VECTORS["count"])]
@@ -73,10 +74,9 @@ def test_vectors_from_ephemeral_keys_to_the_sum(case: dict[str, Any]) -> None:
     masked = []
     for own in range(size):
         pairs = []
+        own_key = EphemeralKey(secrets[own], publics[own])
         for mate in set(range(size)) - {own}:
-            seed = derive_pair_seed(
-                secrets[own], publics[own], publics[mate], ctx, addresses[own], addresses[mate], own < mate
-            )
+            seed = derive_pair_seed(own_key, publics[mate], ctx, addresses[own], addresses[mate], own < mate)
             index = order.index((min(own, mate), max(own, mate)))
             assert seed == octets(case["pairSeeds"][index])
             assert acknowledgement(seed) == octets(case["acknowledgements"][index])
@@ -236,3 +236,17 @@ def test_only_like_vectors_are_added() -> None:
 def test_a_seed_is_not_in_the_repr() -> None:
     shown = repr(PairMask(b"SECRETSEED".ljust(32, b"!"), 0, 1, b"a" * 20, b"b" * 20))
     assert "SECRET" not in shown and "mate_position=1" in shown
+
+
+def test_a_long_vectors_masks_are_added_in_as_many_parts_as_asked_for() -> None:
+    lanes = np.arange(4 * BLOCK_BYTES // 2, dtype="<u2")
+    counts: list[int] = []
+
+    def run(jobs: Sequence[Callable[[], None]]) -> None:
+        counts.append(len(jobs))
+        for job in jobs:
+            job()
+
+    arguments = CTX, 0, 1, masks_of(1, 3), b"p" * 32
+    assert np.array_equal(mask_vector(lanes, *arguments, run=run, parts=2), mask_vector(lanes, *arguments))
+    assert counts == [2]

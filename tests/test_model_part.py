@@ -298,6 +298,23 @@ async def test_in_a_task_that_is_over_nothing_is_selected(node: NodeStub, status
     assert not selections(node) and not node.working
 
 
+@pytest.mark.parametrize("payout", [None, bytes([9]) * 20], ids=["own account", "payout address"])
+async def test_when_its_task_is_over_the_refund_is_collected_by_itself(node: NodeStub, payout: bytes | None) -> None:
+    part = await part_of(node)
+    part.withdraw_to = payout
+    node.journal.store_model(1, 1, np.zeros(OWN.value_count), b"")
+    node.chain.due = 10**18
+    over = settling(status=TaskStatus.CANCELLED, round_number=0)
+    await part.handle(SnapshotSeen(over))
+    assert node.transactions.sent == [("withdraw", ([1], payout or node.me), 0)]
+    assert not part.finished
+    # Mined, and the snapshot shows it.
+    node.chain.due = 0
+    node.transactions.known.clear()
+    await part.handle(SnapshotSeen(replace(over, block=over.block + 1)))
+    assert part.finished and len(node.said("task.done")) == 1
+
+
 async def test_the_rounds_entropy_is_a_secret_that_no_log_says(node: NodeStub) -> None:
     part = await part_of(node)
     await part.handle(SnapshotSeen(settling()))

@@ -113,6 +113,28 @@ def test_a_copied_data_folder_is_said(running: Running) -> None:
     assert running.codes(20) == [("safe-mode", "owner-01")]
 
 
+def test_a_task_that_cannot_be_played_is_named_until_it_is_taken_up_again(running: Running) -> None:
+    """The daemon lives, and its other tasks go on: nobody else would notice before the stake is slashed."""
+    said = {"level": "error", "code": "data"}
+    running.say(1, 19, "task.failed", task=1, msg="dataset has 10 rows, the task needs 40", **said)
+    running.say(1, 20, "task.failed", task=2, msg="the model is another one", **said)
+    running.say(1, 21, "task.failed", task=1, msg="dataset has 11 rows, the task needs 40", **said)
+    first, second = running.alerts(22)
+    assert first.key == ("task-failed", "task 1 owner-01")
+    assert first.text == "owner-01 cannot play task 1: dataset has 11 rows, the task needs 40"
+    assert first.since == START + 19, "since the first time"
+    assert second.key == ("task-failed", "task 2 owner-01")
+    running.say(1, 23, "task.accepted", task=1, msg="taken up again")
+    assert running.codes(24) == [("task-failed", "task 2 owner-01")]
+    running.say(1, 25, "task.done", task=2, msg="everything is collected")
+    assert running.codes(26) == []
+    running.say(1, 27, "task.failed", task=3, msg="the rows have changed", **said)
+    assert running.codes(28) == [("task-failed", "task 3 owner-01")]
+    # A new life says anew what is wrong.
+    running.say(1, 29, "daemon.ready", msg="ready")
+    assert running.codes(30) == []
+
+
 @pytest.mark.parametrize(("event", "code"), [("balance.low", "balance"), ("fee.high", "fee")])
 def test_money_that_runs_out_and_fees_above_the_cap_stand_until_they_are_over(
     running: Running, event: str, code: str

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon.monitor import fold_task
-from omnilytics.daemon.monitor.findings import amount_in_ether, ether, headlines, judge_groups, owner_accounts
+from omnilytics.daemon.monitor.findings import headlines, judge_groups, owner_accounts
 from omnilytics.daemon.monitor.fold import HANDLED_EVENTS, fold
 from omnilytics.daemon.monitor.krum_scores import krum_scores, median, percentile
 from omnilytics.daemon.monitor.market import MAX_PARTICIPANTS, MAX_ROUNDS, Market
@@ -340,13 +340,6 @@ def test_percentiles_are_the_nearest_rank(share: float, expected: int) -> None:
     assert percentile(range(10, 0, -1), share) == expected
     assert percentile([], share) == 0.0
     assert median([4.0, 1.0]) == 1.0
-
-
-def test_money_is_shown_without_lying() -> None:
-    assert ether(10**18) == "1.000000 ETH"
-    assert ether(1) == "0.000000… ETH"
-    assert amount_in_ether(-(10**18) - 500_000_000_000) == "-1.000000…"
-    assert ether(1_234_567_000_000_000_000) == "1.234567 ETH"
 
 
 def test_every_money_field_is_the_daemons() -> None:

@@ -19,7 +19,7 @@ from omnilytics.daemon import node as node_module
 from omnilytics.daemon import part_runner
 from omnilytics.daemon.block_watch import BlockWatch
 from omnilytics.daemon.broker import Arrived
-from omnilytics.daemon.chain import Head
+from omnilytics.daemon.chain import ContractRefused, Head, RpcAnswered, UnknownTask
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.node import Event, Node, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
@@ -212,6 +212,68 @@ async def test_trouble_with_the_chain_does_not(anvil: chain_process.Chain, setti
         part.react = fail
         await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
         assert len(records(settings.home, "rpc.error")) == 2
+
+
+async def test_a_task_that_cannot_be_read_yet_is_asked_for_again(
+    anvil: chain_process.Chain, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The RPC is away while the one task of this daemon is looked for or read: said each time, and tried again."""
+    monkeypatch.setattr(node_module, "PREPARE_SECONDS", 0.01)
+    async with open_market(anvil) as market:
+        part = Recorder(1)
+        troubles: list[ChainError] = [
+            ChainError("cannot reach RPC"), RpcAnswered("RPC answered with an error: rate limit"),
+        ]  # fmt: skip
+
+        async def prepare() -> None:
+            if troubles:
+                raise troubles.pop(0)
+            part.finished = True
+
+        part.prepare = prepare  # type: ignore[method-assign]
+        await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
+        said = records(settings.home, "rpc.error")
+        assert [(line["msg"], line["task"]) for line in said] == [
+            ("cannot reach RPC", 1), ("RPC answered with an error: rate limit", 1),
+        ]  # fmt: skip
+        assert records(settings.home, "daemon.exit")[0]["data"] == {"reason": "finished"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ContractRefused("EscrowMismatch", {}), ChainMismatchError("RPC chain id 1"), UnknownTask("no task 7")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_the_chain_refuses_is_not_asked_for_again(
+    anvil: chain_process.Chain, settings: Settings, error: ChainError
+) -> None:
+    async with open_market(anvil) as market:
+        part = Recorder(7)
+
+        async def prepare() -> None:
+            raise error
+
+        part.prepare = prepare  # type: ignore[method-assign]
+        with pytest.raises(type(error)):
+            await asyncio.wait_for(Node(on(market, settings), ME, "owner").run(part), PATIENCE)
+
+
+async def test_a_joined_task_that_a_reorg_has_taken_back_is_waited_for(
+    anvil: chain_process.Chain, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, "PREPARE_SECONDS", 0.01)
+    async with open_market(anvil) as market:
+        part, troubles = Recorder(7), [UnknownTask("no task 7")]
+
+        async def prepare() -> None:
+            if troubles:
+                raise troubles.pop()
+            part.finished = True
+
+        part.prepare = prepare  # type: ignore[method-assign]
+        node = Node(on(market, settings), ME, "owner")
+        node.journal.nonce(7, bytes(32))
+        await asyncio.wait_for(node.run(part), PATIENCE)
 
 
 # ------------------------------------------------------------------- the right chain

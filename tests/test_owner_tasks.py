@@ -322,9 +322,7 @@ def contexts() -> list[bytes]:
 
 def test_two_tasks_never_share_a_pair_seed_even_with_the_same_ephemeral_keys() -> None:
     mine, mates = (BoxIdentity.from_entropy(secret(name)) for name in ("mine", "mate's"))
-    seeds = {
-        derive_pair_seed(mine.secret, mine.public, mates.public, ctx, bytes(20), b"\1" * 20, True) for ctx in contexts()
-    }
+    seeds = {derive_pair_seed(mine, mates.public, ctx, bytes(20), b"\1" * 20, True) for ctx in contexts()}
     assert len(seeds) == 2
 
 

@@ -1,5 +1,6 @@
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,86 @@ def test_bad_vectors_and_contexts_are_refused() -> None:
         prg.pair_context(bytes(32), 0, b"a" * 20, b"a" * 20)
 
 
-def test_an_expanded_seed_is_the_keystream_under_a_key_of_its_own() -> None:
+def words(stream: prg.KeyStream, count: int) -> np.ndarray[Any, Any]:
+    drawn = np.full(count, 7, "<u4")
+    stream.fill(drawn)
+    return drawn
+
+
+@pytest.mark.parametrize("count", [1, 100, prg.BLOCK_BYTES // 4 - 1, prg.BLOCK_BYTES // 4 + 1, prg.BLOCK_BYTES])
+def test_a_seeds_words_are_the_key_stream_under_a_key_of_its_own(count: int) -> None:
     seed = bytes(range(32))
     key = hashlib.blake2b(b"expand", key=seed, digest_size=32, person=b"omnilytics-prg").digest()
     encryptor = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
-    assert prg.expand(seed, 100) == encryptor.update(bytes(100))
-    assert prg.expand(seed, 7) == prg.expand(seed, 100)[:7]
-    assert prg.expand(seed, 0) == b""
-    assert prg.expand(bytes(32), 100) != prg.expand(seed, 100)
+    whole = words(prg.KeyStream(seed), count)
+    assert whole.tobytes() == encryptor.update(bytes(4 * count))
+    stream = prg.KeyStream(seed)
+    parts = [words(stream, part) for part in (count // 3, 0, count - count // 3)]
+    assert np.array_equal(np.concatenate(parts), whole)
+    assert not np.array_equal(words(prg.KeyStream(bytes(32)), count), whole)
+
+
+def test_bad_seeds_and_words_are_refused() -> None:
     with pytest.raises(ParameterError):
-        prg.expand(bytes(31), 100)
+        prg.KeyStream(bytes(31))
+    wrong: list[Any] = [np.zeros(4, "<i4"), np.zeros(4, ">u4"), np.zeros((2, 2), "<u4"), np.zeros(8, "<u4")[::2]]
+    for target in wrong:
+        with pytest.raises(VectorError):
+            prg.KeyStream(bytes(32)).fill(target)
+
+
+def cases_of_parts() -> list[tuple[str, int, int]]:
+    return [
+        (dtype, size, parts)
+        for dtype in ("u1", "<u2", "<u4")
+        for blocks in (0, 1, 2, 5)
+        for extra in (0, 1, 4321)
+        for parts in (1, 2, 3, 8)
+        if (size := blocks * prg.BLOCK_BYTES // np.dtype(dtype).itemsize + extra)
+    ]
+
+
+def test_parts_give_the_lanes_of_the_whole_in_any_order() -> None:
+    """Against the key stream of the whole vector, which no code of ours cuts."""
+    streams = [(bytes([i]) * 32, prg.PAD, bytes(33), i % 2 == 1) for i in range(3)]
+    longest = 5 * prg.BLOCK_BYTES + 4 * 4321
+    keys = [prg.stream_key(*stream[:3]) for stream in streams]
+    whole = [Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor().update(bytes(longest)) for key in keys]
+    counts = []
+
+    def backwards(jobs: Sequence[Callable[[], None]]) -> None:
+        counts.append(len(jobs))
+        for job in reversed(jobs):
+            job()
+
+    for dtype, size, parts in cases_of_parts():
+        masks = [np.frombuffer(stream, dtype)[:size] for stream in whole]
+        lanes = np.arange(size).astype(dtype)
+        expected = lanes + masks[0] - masks[1] + masks[2]
+        before, out = lanes.copy(), np.full(size, 7, dtype)
+        prg.add_streams(lanes, streams, out, backwards, parts)
+        assert np.array_equal(out, expected)
+        assert np.array_equal(lanes, before)
+        prg.add_streams(lanes, streams, None, backwards, parts)
+        assert np.array_equal(lanes, expected)
+    assert set(counts) == {2, 3, 5, 6}
+
+
+def test_no_streams_copy_the_vector() -> None:
+    lanes, out = np.arange(16, dtype="<u2"), np.zeros(16, "<u2")
+    prg.add_streams(lanes, [], out)
+    assert np.array_equal(lanes, out)
+
+
+def test_a_target_that_would_spoil_the_vector_is_refused() -> None:
+    memory = np.zeros(24, "<u2")
+    frozen = np.zeros(16, "<u2")
+    frozen.setflags(write=False)
+    stream = bytes(32), prg.PAD, bytes(33), False
+    for out in (memory[8:], np.zeros(16, "<u4"), np.zeros(17, "<u2"), frozen):
+        with pytest.raises(VectorError):
+            prg.add_streams(memory[:16], [stream], out)
+    assert not memory.any()
+    # What is only read may be frozen.
+    prg.add_streams(frozen, [stream], memory[:16])
+    assert memory.any()

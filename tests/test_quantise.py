@@ -1,4 +1,5 @@
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from omnilytics.peers.errors import BudgetError, OmniLyticsError, ParameterError, VectorError
+from omnilytics.peers.prg import KeyStream
 from omnilytics.peers.quantise import (
+    FillWords,
     Floats,
     RingLayout,
     check_budget,
@@ -20,6 +23,7 @@ from omnilytics.peers.quantise import (
     lift,
     pack,
     quantise,
+    quantise_drawing,
     to_ring,
     uniforms_from_bytes,
     unpack,
@@ -74,7 +78,10 @@ def test_magnitudes_stay_within_the_maximum(values: Floats, clip: float, limit: 
     ).all()
 
 
-@pytest.mark.parametrize("count", [8191, 8192, 8193, 20_001])
+BLOCK = 16_384
+
+
+@pytest.mark.parametrize("count", [BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 12_345])
 def test_blocks_leave_no_seam(count: int) -> None:
     rng = np.random.default_rng(count)
     values, draws = rng.normal(size=count) * 3, rng.random(count)
@@ -82,6 +89,103 @@ def test_blocks_leave_no_seam(count: int) -> None:
     floor = np.floor(scaled)
     expected = np.clip(floor + (draws < scaled - floor), -1000, 1000).astype(np.int64)
     assert np.array_equal(quantise(values, 2.0, 1000, draws), expected)
+
+
+@pytest.mark.parametrize("count", [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+@pytest.mark.parametrize(("bits", "limit", "clip"), [(8, 21, 2.0), (16, 5461, 0.1), (32, (1 << 30) - 1, 1.7)])
+def test_drawing_is_quantising_with_the_words_of_the_stream(count: int, bits: int, limit: int, clip: float) -> None:
+    values = np.random.default_rng(count).normal(size=count) * clip
+    words = np.empty(count, "<u4")
+    KeyStream(b"s" * 32).fill(words)
+    drawn = quantise_drawing(values, clip, limit, KeyStream(b"s" * 32).fill, bits)
+    assert drawn.dtype == np.dtype(f"<i{bits // 8}")
+    assert np.array_equal(drawn, quantise(values, clip, limit, words / 2.0**32))
+    layout = RingLayout(count, bits)
+    assert np.array_equal(to_ring(drawn, layout), to_ring(drawn.astype(np.int64), layout))
+
+
+def constant(word: int) -> FillWords:
+    return lambda words: words.fill(word)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(-1000, 1000))
+def test_a_value_rounds_up_with_its_fraction_and_less_than_a_word_more(fraction: float, whole: int) -> None:
+    """The number of words that round up is the smallest that is not below fraction * 2^32: the bias is the rest."""
+    value = np.array([whole + fraction])
+    exact = value[0] - math.floor(value[0])
+    ups = math.ceil(exact * 2.0**32)
+    assert 0 <= ups / 2.0**32 - exact < 2.0**-32
+
+    def up(word: int) -> bool:
+        return bool(quantise_drawing(value, 2048.0, 2048, constant(word), 16)[0] > math.floor(value[0]))
+
+    if ups:
+        assert up(ups - 1)
+    if ups < 1 << 32:
+        assert not up(ups)
+
+
+def test_drawn_roundings_have_the_mean_of_the_value() -> None:
+    size = 100_000
+    drawn = quantise_drawing(np.full(size, 0.3), 1.0, 1, KeyStream(bytes(32)).fill, 8)
+    # Five standard deviations of a mean of so many.
+    assert abs(drawn.mean() - 0.3) < 5 * math.sqrt(0.3 * 0.7 / size)
+    assert set(drawn.tolist()) == {0, 1}
+
+
+@given(
+    arrays.arrays(np.float64, st.integers(1, 40), elements=finite),
+    st.floats(1e-12, 1e12),
+    st.sampled_from([(8, 126), (16, 32_766), (32, (1 << 30) - 1)]),
+    st.floats(0, 1),
+    st.integers(0, (1 << 32) - 1),
+)
+def test_drawn_magnitudes_stay_within_the_maximum(
+    values: Floats, clip: float, width: tuple[int, int], share: float, word: int
+) -> None:
+    bits, limit = width[0], max(1, int(share * width[1]))
+    drawn = quantise_drawing(values, clip, limit, constant(word), bits).astype(np.int64)
+    assert np.abs(drawn).max() <= limit
+    assert np.array_equal(drawn, quantise(values, clip, limit, np.full(values.size, word / 2.0**32)))
+
+
+@pytest.mark.parametrize(
+    ("clip", "limit"), [(0.5414124727934966, 30_775), (0.39325509496422606, 16_047), (0.8812338589221554, 22_495)]
+)
+def test_a_clip_that_scales_to_a_hair_above_the_maximum_is_clamped(clip: float, limit: int) -> None:
+    assert clip * limit / clip > limit
+    ends = np.array([-clip, clip])
+    assert quantise_drawing(ends, clip, limit, constant(0), 16).tolist() == [-limit, limit]
+    assert quantise(ends, clip, limit, np.zeros(2)).tolist() == [-limit, limit]
+
+
+@pytest.mark.parametrize(("bits", "limit"), [(8, 127), (16, 32_767), (16, 1 << 20)])
+def test_a_maximum_that_a_lane_cannot_hold_is_refused(bits: int, limit: int) -> None:
+    with pytest.raises(ParameterError, match=f"^q_max {limit} does not fit {bits} bits$"):
+        quantise_drawing(np.ones(1), 1.0, limit, constant(0), bits)
+    assert quantise_drawing(-np.ones(1), 1.0, min(limit, 126), constant(0), bits).tolist() == [-min(limit, 126)]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, BLOCK + 5])
+def test_no_value_that_is_not_finite_is_drawn_for(bad: float, place: int) -> None:
+    values = np.zeros(BLOCK + 6)
+    values[place] = bad
+    with pytest.raises(VectorError, match=f"^gradient value {place} is not finite; not posting$"):
+        quantise_drawing(values, 1.0, 10, constant(0), 16)
+    with pytest.raises(VectorError, match=f"^gradient value {place} is not finite; not posting$"):
+        quantise(values, 1.0, 10, np.zeros(BLOCK + 6))
+
+
+def test_drawing_refuses_what_quantising_refuses() -> None:
+    with pytest.raises(VectorError):
+        quantise_drawing(np.zeros((2, 2)), 1.0, 10, constant(0), 16)
+    with pytest.raises(ParameterError):
+        quantise_drawing(np.zeros(2), float("nan"), 10, constant(0), 16)
+    with pytest.raises(ParameterError):
+        quantise_drawing(np.zeros(2), 1.0, 0, constant(0), 16)
+    with pytest.raises(ParameterError):
+        quantise_drawing(np.zeros(2), 1.0, 10, constant(0), 64)
 
 
 @given(st.floats(-1, 1), st.integers(1, 1000), st.integers(0, 1 << 32))

@@ -136,6 +136,20 @@ def test_a_new_payout_address_is_journalled_and_said(tmp_path: Path) -> None:
     assert ALICE in fields["msg"] and checksum_address(bytes.fromhex(BOB[2:])) in fields["msg"]
 
 
+@pytest.mark.parametrize(("address", "payout"), [("", None), (ALICE, bytes.fromhex(ALICE[2:]))])
+def test_a_model_owners_refund_goes_to_the_payout_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, payout: bytes | None
+) -> None:
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(run, "DaemonControl", lambda *_: SimpleNamespace(run=nothing))
+    node = SimpleNamespace(settings=Settings(tmp_path, payout_address=address), run=nothing)
+    part = SimpleNamespace()
+    run.play_model(cast(Any, node), cast(Any, part))
+    assert part.withdraw_to == payout
+
+
 def test_batches_from_a_seed_are_no_secret(tmp_path: Path) -> None:
     assert choices_of(tmp_path, {}, seed="5").secret_batch is False
 

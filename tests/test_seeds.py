@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnilytics.peers.errors import MessageError, ParameterError
+from omnilytics.peers.errors import KeyFileError, MessageError, ParameterError
 from omnilytics.peers.keys import LOW_ORDER_POINTS
 from omnilytics.peers.seeds import EphemeralKey, acknowledgement, derive_pair_seed, public_from_secret
 
@@ -16,8 +16,8 @@ def test_both_ends_derive_the_same_seed(one: bytes, two: bytes, ctx: bytes) -> N
     first, second = EphemeralKey.from_entropy(one), EphemeralKey.from_entropy(two)
     if first.public == second.public:
         return
-    seed = derive_pair_seed(first.secret, first.public, second.public, ctx, LOW, HIGH, True)
-    assert derive_pair_seed(second.secret, second.public, first.public, ctx, HIGH, LOW, False) == seed
+    seed = derive_pair_seed(first, second.public, ctx, LOW, HIGH, True)
+    assert derive_pair_seed(second, first.public, ctx, HIGH, LOW, False) == seed
     assert len(seed) == 32
     assert acknowledgement(seed) != seed
 
@@ -25,14 +25,14 @@ def test_both_ends_derive_the_same_seed(one: bytes, two: bytes, ctx: bytes) -> N
 def test_everything_is_bound() -> None:
     other = EphemeralKey.from_entropy(b"3" * 32)
     seeds = [
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, LOW, HIGH, True),
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, LOW, HIGH, False),
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, HIGH, LOW, True),
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, b"d" * 32, LOW, HIGH, True),
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, LOW, b"x" * 20, True),
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, b"x" * 20, HIGH, True),
-        derive_pair_seed(OWN.secret, OWN.public, other.public, CTX, LOW, HIGH, True),
-        derive_pair_seed(other.secret, other.public, MATE.public, CTX, LOW, HIGH, True),
+        derive_pair_seed(OWN, MATE.public, CTX, LOW, HIGH, True),
+        derive_pair_seed(OWN, MATE.public, CTX, LOW, HIGH, False),
+        derive_pair_seed(OWN, MATE.public, CTX, HIGH, LOW, True),
+        derive_pair_seed(OWN, MATE.public, b"d" * 32, LOW, HIGH, True),
+        derive_pair_seed(OWN, MATE.public, CTX, LOW, b"x" * 20, True),
+        derive_pair_seed(OWN, MATE.public, CTX, b"x" * 20, HIGH, True),
+        derive_pair_seed(OWN, other.public, CTX, LOW, HIGH, True),
+        derive_pair_seed(other, MATE.public, CTX, LOW, HIGH, True),
     ]
     assert len(set(seeds)) == len(seeds)
     assert len({acknowledgement(seed) for seed in seeds}) == len(seeds)
@@ -41,24 +41,24 @@ def test_everything_is_bound() -> None:
 @pytest.mark.parametrize("point", LOW_ORDER_POINTS, ids=lambda point: point.hex())
 def test_a_shared_secret_of_zero_is_refused(point: bytes) -> None:
     with pytest.raises(MessageError):
-        derive_pair_seed(OWN.secret, OWN.public, point, CTX, LOW, HIGH, True)
+        derive_pair_seed(OWN, point, CTX, LOW, HIGH, True)
 
 
 def test_our_own_key_sent_back_is_refused() -> None:
     with pytest.raises(MessageError):
-        derive_pair_seed(OWN.secret, OWN.public, OWN.public, CTX, LOW, HIGH, True)
+        derive_pair_seed(OWN, OWN.public, CTX, LOW, HIGH, True)
 
 
 def test_mistakes_of_the_caller_are_refused() -> None:
-    good = (OWN.secret, OWN.public, MATE.public, CTX, LOW, HIGH)
+    good = (MATE.public, CTX, LOW, HIGH)
     for place in range(len(good)):
-        secret, own, mate, ctx, low, high = (value[:-1] if i == place else value for i, value in enumerate(good))
+        mate, ctx, low, high = (value[:-1] if i == place else value for i, value in enumerate(good))
         with pytest.raises(ParameterError):
-            derive_pair_seed(secret, own, mate, ctx, low, high, True)
+            derive_pair_seed(OWN, mate, ctx, low, high, True)
     with pytest.raises(ParameterError):
-        derive_pair_seed(OWN.secret, OWN.public, MATE.public, CTX, LOW, LOW, True)
-    with pytest.raises(ParameterError):
-        derive_pair_seed(OWN.secret, MATE.public, MATE.public, CTX, LOW, HIGH, True)
+        derive_pair_seed(OWN, MATE.public, CTX, LOW, LOW, True)
+    with pytest.raises(KeyFileError):
+        EphemeralKey(OWN.secret, MATE.public)
     with pytest.raises(ParameterError):
         acknowledgement(bytes(31))
     assert public_from_secret(OWN.secret) == OWN.public

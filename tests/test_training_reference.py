@@ -123,7 +123,7 @@ def test_an_owners_update_is_the_reference_gradient_quantised() -> None:
     model = model_of(spec.side)
     weights = model.init(rng)
     run = train_plain(*sides(model, weights, Sgd(1.0)), [scaled], scaled, [[[0]]], entropy, batches([scaled], 16), 8.0)
-    params = cast(TaskParams, SimpleNamespace(value_count=model.value_count, max_magnitude=2**29))
+    params = cast(TaskParams, SimpleNamespace(value_count=model.value_count, max_magnitude=2**29, lane_bits=32))
     payload = ModelPayload.of(model, weights, scaling, 1)
     noise = rng.bytes(32)
     batch = raw.take(choose_batch(40, 16, entropy(0, 0)))

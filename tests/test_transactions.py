@@ -14,7 +14,7 @@ import pytest_asyncio
 from aiohttp import ClientSession, web
 from eth_account import Account
 
-from omnilytics.daemon import transactions
+from omnilytics.daemon import in_flight, transactions
 from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, RpcAnswered, params_tuple
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
@@ -88,7 +88,8 @@ async def running(
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transactions, "RETRY_SECONDS", 0.4)
-    monkeypatch.setattr(transactions, "LOST_SECONDS", 0.2)
+    monkeypatch.setattr(in_flight, "RETRY_SECONDS", 0.4)
+    monkeypatch.setattr(in_flight, "LOST_SECONDS", 0.2)
 
 
 @pytest_asyncio.fixture
@@ -140,6 +141,34 @@ async def test_an_order_that_the_rpc_does_not_like_holds_no_other_tasks_orders_b
         again = daemon.queue.submit(duty_key(1, "join"), "leave", 1, task=1)
         await daemon.until("rpc.error")
         assert not again.done()
+
+
+async def test_orders_of_two_tasks_are_mined_in_one_block(market: LocalMarket, tmp_path: Path) -> None:
+    """A real node takes consecutive nonces, and a later one before an earlier one."""
+    owner = market.owners[0]
+    joins = []
+    for _ in range(3):
+        await market.create()
+        joins.append(market.join_arguments(owner))
+    await market.anvil.call("evm_setAutomine", False)
+    async with running(market, owner, tmp_path) as daemon, asyncio.timeout(PATIENCE):
+        orders = [
+            daemon.queue.submit(duty_key(join[0], "join"), "join", *join, value=PARAMS.stake, task=join[0])
+            for join in joins
+        ]
+        first = await daemon.until("tx.sent", 3)
+        await market.anvil.call("anvil_dropTransaction", first[0]["tx"])
+        # anvil drops the later ones with it.
+        again = await daemon.until("tx.resent", 3)
+        assert {record["tx"] for record in again} == {record["tx"] for record in first}
+        await eventually_async(lambda: market.chain.next_nonce(owner.address), 3)
+        await market.anvil.mine()
+        receipts = await asyncio.gather(*orders)
+        assert len({receipt.block for receipt in receipts}) == 1
+        assert all(receipt.succeeded for receipt in receipts)
+        assert await count_of(market, owner) == 3
+        assert daemon.journal.unmined_transactions() == []
+    await market.anvil.call("evm_setAutomine", True)
 
 
 # -------------------------------------------------------------------- all is well

@@ -85,13 +85,15 @@ def _lines(found: Earnings) -> list[str]:
 
 @click.command()
 @network_options
-@click.option("--to", metavar="ADDRESS", help="Where the money goes (default: the own account).")
+@click.option("--to", metavar="ADDRESS", help="Where the money goes (default: payout_address, else the own account).")
 @click.option(
     "--wait-seconds", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Give up after so long."
 )
 @json_option
 def withdraw(to: str | None, wait_seconds: float, as_json: bool, **options: Any) -> None:
-    """Collect everything that the market owes to this folder's account: pay, released stakes, refunds.
+    """Collect everything that the market owes to this folder's account.
+
+    Pay, released stakes, and a model owner's refunds; what a deadline has set free, and nobody has poked, is among it.
 
     A running daemon withdraws by itself and holds the folder, because two senders would take each other's nonces:
     exit code 8 then. What an earlier life has sent is waited for first.
@@ -105,7 +107,7 @@ def withdraw(to: str | None, wait_seconds: float, as_json: bool, **options: Any)
     from omnilytics.peers.errors import LockError
 
     settings, password_file = settings_from(options)
-    receiver = parse_address("--to", to) if to is not None else None
+    receiver = parse_address("--to", to) if to is not None else settings.payout
     _ = settings.market_address, settings.chain_url
     keys = load_keys(settings.keys_folder, read_password(password_file))
     try:

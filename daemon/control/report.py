@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from omnilytics.daemon.amounts import ether_words
 from omnilytics.daemon.earnings import Earnings
-from omnilytics.daemon.monitor.findings import amount_in_ether
 from omnilytics.daemon.policy import Policy, meanings
 from omnilytics.daemon.training.private import PrivacyOptions
 from omnilytics.daemon.waiting import awaited, place_name
@@ -108,10 +108,8 @@ def earnings_report(found: Earnings) -> dict[str, Any]:
 
 
 def ether(wei: int | None) -> str:
-    """An amount for people; small ones to the wei."""
-    if wei is None:
-        return "unknown"
-    return f"{wei} wei" if abs(wei) < 10**12 else f"{amount_in_ether(wei)} ether"
+    """An amount for people, where it is known."""
+    return "unknown" if wei is None else ether_words(wei)
 
 
 def duration(seconds: float | None) -> str:

@@ -21,6 +21,7 @@ HELP = {
     "disagreement": "the logs show different chains or selections; compare the daemons' RPCs, then their versions",
     "silent": "see whether the machine and the process live; start the daemon again, it rejoins by itself",
     "failed": "read the words and the help in its log, mend it, start the daemon again",
+    "task-failed": "mend what the words name (its log has the cure); the daemon takes the task up again by itself",
     "stopped": "start it again if that was not wanted; its group sits out meanwhile",
     "gas": "compare the calls of that round with earlier ones; a contract or a peer behaves unlike before",
     "escrow": "money in the logs does not add up: compare with the contract before anybody pays anything",
@@ -110,6 +111,9 @@ def _of_participant(market: Market, person: Participant, now: float, limits: Lim
         return
     if person.disk_free is not None and person.disk_free < limits.disk_bytes:
         yield Alert("disk", name, f"{name} has only {person.disk_free // 2**20} MB of disk left", person.last_ts)
+    for number, (since, text) in sorted(person.failed_tasks.items()):
+        if number not in person.done:
+            yield Alert("task-failed", f"task {number} {name}", f"{name} cannot play task {number}: {text}", since)
     for event, (since, text) in sorted(person.standing.items()):
         if event in ("rpc.disagreement", "rpc.unconfirmed"):
             yield Alert("rpc.disagreement", name, f"{name}: {text}", since)

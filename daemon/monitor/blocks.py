@@ -4,7 +4,7 @@ view (panels.describe). Texts of strangers were cleaned when they were read.
 
 from __future__ import annotations
 
-from omnilytics.daemon.monitor.findings import ether
+from omnilytics.daemon.amounts import ether
 from omnilytics.daemon.monitor.lines import Data, Line, age, flow, wrap
 
 # An owner in one letter, and how it looks.

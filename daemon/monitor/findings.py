@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from omnilytics.daemon.amounts import ether
 from omnilytics.daemon.monitor.krum_scores import median
 from omnilytics.daemon.monitor.market import GroupRecord, Market, OwnerRecord, Task
 
@@ -151,17 +152,3 @@ def _completed(task: Task, group: int | None) -> int:
 
 def _list(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers))
-
-
-def ether(amount: int) -> str:
-    """Wei as ether, to six digits; never rounded to a sum that was not paid without saying so."""
-    return f"{amount_in_ether(amount)} ETH"
-
-
-def amount_in_ether(amount: int) -> str:
-    """The same without the unit."""
-    whole, rest = divmod(abs(amount), 10**18)
-    digits = f"{rest:018d}"
-    shown = digits[:6]
-    tail = "" if not digits[6:].strip("0") else "…"
-    return f"{'-' if amount < 0 else ''}{whole}.{shown}{tail}"

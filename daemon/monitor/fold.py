@@ -205,6 +205,7 @@ def _count_trouble(market: Market, person: Participant, record: Record) -> None:
 def _ready(scene: Scene, record: Record) -> None:
     scene.person.failure = None
     scene.person.standing.clear()
+    scene.person.failed_tasks.clear()
     scene.person.sent.clear()
 
 
@@ -214,6 +215,22 @@ def _exit(scene: Scene, record: Record) -> None:
 
 def _failed(scene: Scene, record: Record) -> None:
     scene.person.failure = text_of(record, "msg")
+
+
+def _task_failed(scene: Scene, record: Record) -> None:
+    if scene.task is None:
+        return
+    failed, number = scene.person.failed_tasks, scene.task.number
+    # Tried again and again: since the first time.
+    since = failed.pop(number, (record.ts, ""))[0]
+    failed[number] = since, text_of(record, "msg")
+    while len(failed) > MAX_TASKS:
+        del failed[next(iter(failed))]
+
+
+def _task_accepted(scene: Scene, record: Record) -> None:
+    if scene.task is not None:
+        scene.person.failed_tasks.pop(scene.task.number, None)
 
 
 def _heartbeat(scene: Scene, record: Record) -> None:
@@ -334,6 +351,8 @@ _HANDLERS: dict[str, Callable[[Scene, Record], None]] = {
     "task.created": fold_task.created,
     "task.terms": fold_task.terms,
     "task.ready": fold_task.task_ready,
+    "task.accepted": _task_accepted,
+    "task.failed": _task_failed,
     "task.done": fold_task.task_done,
     "task.missed": fold_task.task_done,
     "group.drawn": fold_task.drawn,

@@ -92,6 +92,8 @@ class Participant:
     disk_free: int | None = None
     # What is wrong with its surroundings until it says otherwise: event -> (since, words).
     standing: dict[str, tuple[float, str]] = field(default_factory=dict)
+    # Tasks that it cannot play until somebody has mended what is wrong: task -> (since, words).
+    failed_tasks: dict[int, tuple[float, str]] = field(default_factory=dict)
     sent: dict[str, tuple[str, float]] = field(default_factory=dict)
     warnings: int = 0
     errors: int = 0

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from omnilytics.daemon.amounts import ether_digits
 from omnilytics.daemon.monitor import page_pictures as pictures
 from omnilytics.daemon.monitor.charts import seconds
-from omnilytics.daemon.monitor.findings import amount_in_ether
 from omnilytics.daemon.monitor.page_pieces import (
     Data,
     amount,
@@ -146,7 +146,7 @@ def _tiles(task: Data, rounds: object) -> str:
 
 
 def _short_ether(wei: int) -> str:
-    text = amount_in_ether(wei)
+    text = ether_digits(wei)
     return f"{text if text.endswith('…') else text.rstrip('0').rstrip('.')} ETH"
 
 

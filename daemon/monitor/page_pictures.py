@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
+from omnilytics.daemon.amounts import ether
 from omnilytics.daemon.monitor.charts import (
     Span,
     colour,
@@ -18,7 +19,6 @@ from omnilytics.daemon.monitor.charts import (
     seconds,
     stacked_bars,
 )
-from omnilytics.daemon.monitor.findings import ether
 from omnilytics.daemon.monitor.page_pieces import Data, badge, more, scroll, table
 
 GAS_FUNCTIONS = ("openRound", "commit", "post", "settle")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from omnilytics.daemon.monitor.findings import amount_in_ether
+from omnilytics.daemon.amounts import ether_digits
 
 Data = dict[str, Any]
 
@@ -65,4 +65,4 @@ def percent(value: float) -> str:
 
 
 def amount(wei: int | None) -> str:
-    return "-" if wei is None else f"<span title='{wei} wei'>{escape(amount_in_ether(wei))}</span>"
+    return "-" if wei is None else f"<span title='{wei} wei'>{escape(ether_digits(wei))}</span>"

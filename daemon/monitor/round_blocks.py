@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from omnilytics.daemon.amounts import ether
 from omnilytics.daemon.monitor.charts import compact, seconds
-from omnilytics.daemon.monitor.findings import ether
 from omnilytics.daemon.monitor.lines import SPARKS, Data, Line, bar, flow, plain, spark, wrap
 
 _PHASES = (("open", "dim"), ("commit", "cyan"), ("post", "green"), ("settle", "magenta"))

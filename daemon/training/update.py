@@ -4,23 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnilytics.daemon.protection.sides import OwnerSide, Published, StatisticFunction, honest_statistic
 from omnilytics.daemon.training.batch import generator_from_entropy
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.errors import VectorError
 from omnilytics.peers.market import TaskParams
-from omnilytics.peers.prg import expand
-from omnilytics.peers.quantise import clip_fraction, quantise, uniforms_from_bytes
+from omnilytics.peers.prg import KeyStream
+from omnilytics.peers.quantise import Signed, clip_fraction, quantise_drawing
 
 
 @dataclass(frozen=True)
 class Update:
     """What goes into the ring, and how much of it was clipped (a fraction)."""
 
-    quantised: NDArray[np.int64] = field(repr=False)
+    quantised: Signed = field(repr=False)
     clipped: float
 
 
@@ -49,5 +46,6 @@ def compute_update(
     )
     if statistic.shape != (params.value_count,):
         raise VectorError(f"gradient has {statistic.size} values, task needs {params.value_count}")
-    uniforms = uniforms_from_bytes(expand(rounding_entropy, 8 * params.value_count), params.value_count)
-    return Update(quantise(statistic, clip, params.max_magnitude, uniforms), clip_fraction(statistic, clip))
+    draw = KeyStream(rounding_entropy).fill
+    quantised = quantise_drawing(statistic, clip, params.max_magnitude, draw, params.lane_bits)
+    return Update(quantised, clip_fraction(statistic, clip))

@@ -11,9 +11,10 @@ from typing import Protocol
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from omnilytics.daemon.at_once import parts_of, run_at_once
 from omnilytics.peers.masking import PairMask, mask_vector
-from omnilytics.peers.prg import BLOCK_BYTES, SEED_BYTES, expand
-from omnilytics.peers.quantise import RingLayout, pack, quantise, to_ring, uniforms_from_bytes
+from omnilytics.peers.prg import BLOCK_BYTES, SEED_BYTES, KeyStream
+from omnilytics.peers.quantise import RingLayout, pack, quantise_drawing, to_ring
 from omnilytics.peers.seeds import EphemeralKey, derive_pair_seed
 from scripts.bench_suite.flower import Taken
 from scripts.pages import table
@@ -48,10 +49,12 @@ def _address(index: int) -> bytes:
 
 class OurStage:
     """Everything between an owner's gradient and the bytes that it posts: draw, quantise, derive the seeds of all
-    pairs from the mates' keys, mask, pack. Keys and gradient are made before."""
+    pairs from the mates' keys, mask, pack. Keys and gradient are made before. With two processors the masks are added
+    as a daemon with so many adds them: in two threads, if the vector is long."""
 
-    def __init__(self, lane_bits: int) -> None:
+    def __init__(self, lane_bits: int, processors: int = 1) -> None:
         self.lane_bits = lane_bits
+        self.processors = processors
 
     def __call__(self, values: int, neighbours: int) -> Taken:
         rng = np.random.default_rng(1)
@@ -62,12 +65,11 @@ class OurStage:
         layout = RingLayout(values, self.lane_bits)
         magnitude = ((1 << (self.lane_bits - 2)) - 1) // (neighbours + 1)
         started = time.perf_counter()
-        quantised = quantise(
-            update, 8.0, magnitude, uniforms_from_bytes(expand(os.urandom(SEED_BYTES), 8 * values), values)
-        )
+        draw = KeyStream(os.urandom(SEED_BYTES)).fill
+        quantised = quantise_drawing(update, 8.0, magnitude, draw, self.lane_bits)
         pairs = [
             PairMask(
-                derive_pair_seed(own.secret, own.public, mate, CTX, _address(1), _address(2 + index), True),
+                derive_pair_seed(own, mate, CTX, _address(1), _address(2 + index), True),
                 POSITION,
                 index + 1,
                 _address(1),
@@ -75,7 +77,17 @@ class OurStage:
             )
             for index, mate in enumerate(mates)
         ]
-        sent = pack(mask_vector(to_ring(quantised, layout), CTX, GROUP, POSITION, pairs, pad_seed), layout)
+        masked = mask_vector(
+            to_ring(quantised, layout),
+            CTX,
+            GROUP,
+            POSITION,
+            pairs,
+            pad_seed,
+            run=run_at_once,
+            parts=parts_of(layout.byte_count, self.processors),
+        )
+        sent = pack(masked, layout)
         return Taken(time.perf_counter() - started, len(sent))
 
 
@@ -134,11 +146,12 @@ def compare(stages: dict[str, Stage], values: int, neighbours: int, turns: int) 
 
 
 def our_stages() -> dict[str, Stage]:
-    """By name: for each lane width, the stage, its masks, and the cipher alone."""
+    """By name: for each lane width, the stage in one thread and in two, its masks, and the cipher alone."""
     stages: dict[str, Stage] = {}
     for bits in LANE_BITS:
         stages |= {
             f"ours{bits}": OurStage(bits),
+            f"threads{bits}": OurStage(bits, processors=2),
             f"masks{bits}": masks_alone(bits),
             f"cipher{bits}": cipher_alone(bits),
         }
@@ -152,13 +165,14 @@ def run_masks(
     for values, neighbours in cells:
         say(f"{values:,} values, {neighbours} neighbours")
         # Small cells are noise in one turn; large ones take long.
-        yield compare(stages, values, neighbours, max(turns, min(25, 2_000_000 // values)))
+        yield compare(stages, values, neighbours, max(turns, min(25, 8_000_000 // values)))
 
 
 def masks_table(rows: Sequence[Compared]) -> str:
     """Milliseconds and ratios, in Markdown."""
     head = [
         "values", "neighbours", "Flower, ms", "ours, 32-bit lanes, ms", "16-bit, ms", "Flower / ours, 32-bit", "16-bit",
+        "in two threads, 32-bit, ms", "16-bit, ms", "Flower / ours, 32-bit", "16-bit",
         "masks / cipher, 32-bit", "16-bit", "bytes sent: Flower", "ours, 32-bit", "16-bit",
     ]  # fmt: skip
     lines = []
@@ -170,6 +184,8 @@ def masks_table(rows: Sequence[Compared]) -> str:
                 str(row.neighbours),
                 *(f"{1000 * seconds[name]:,.1f}" for name in ("flower", "ours32", "ours16")),
                 *(f"{seconds['flower'] / seconds[name]:.1f}" for name in ("ours32", "ours16")),
+                *(f"{1000 * seconds[name]:,.1f}" for name in ("threads32", "threads16")),
+                *(f"{seconds['flower'] / seconds[name]:.1f}" for name in ("threads32", "threads16")),
                 *(f"{seconds[f'masks{bits}'] / seconds[f'cipher{bits}']:.2f}" for bits in (32, 16)),
                 *(f"{row.sent[name]:,}" for name in ("flower", "ours32", "ours16")),
             ]

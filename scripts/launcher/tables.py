@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from omnilytics.daemon.amounts import ether
+
 
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
     return [lines[0], "-" * len(lines[0]), *lines[1:]]
-
-
-def _ether(wei: int) -> str:
-    return f"{wei / 10**18:.6f} ETH"
 
 
 def round_table(summary: dict[str, Any]) -> list[str]:
@@ -62,7 +60,7 @@ def owner_table(summary: dict[str, Any]) -> list[str]:
             owner["address"],
             "-" if owner["group"] is None else str(owner["group"]),
             "poisoned" if owner["poisoned"] else "",
-            _ether(owner["paid_wei"]),
+            ether(owner["paid_wei"]),
         ]
         for owner in summary["owners"]
     ]

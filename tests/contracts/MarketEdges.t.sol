@@ -396,6 +396,87 @@ contract MarketEdgesTest is MarketBase {
         _checkMoney(task);
     }
 
+    /// @dev Two rounds are missed from the last sign of life, not from the first round.
+    function test_rounds_missed_count_from_the_last_sign_of_life() external {
+        p.faultyGroups = 0;
+        p.rounds = 20;
+        _start();
+        address[] memory seats = _seats();
+        _round();
+        _round();
+        _open();
+        for (uint256 g = 1; g < 5; ++g) {
+            _commitGroup(g);
+        }
+        _pass();
+        market.poke(task);
+        _postAll();
+        _settleAll();
+        vm.expectRevert(abi.encodeWithSelector(IMarket.StillAlive.selector, seats[0], 1, 2));
+        market.expel(task, seats[0]);
+    }
+
+    /// @dev A group plays again when the last of its members has its whole stake, whoever that is.
+    function test_a_group_is_short_until_all_have_restored() external {
+        p.faultyGroups = 0;
+        p.rounds = 20;
+        _start();
+        address[] memory seats = _seats();
+        for (uint256 group = 0; group < 2; ++group) {
+            for (uint256 order = 0; order < 3; ++order) {
+                _open();
+                _commitAll();
+                _deep();
+                for (uint256 seat = 0; seat < 15; ++seat) {
+                    if (seat / 3 != group) _post(seat);
+                }
+                _pass();
+                market.poke(task);
+                _settleAll();
+                for (uint256 i = 0; i < 3; ++i) {
+                    equal(market.getTask(task).short, 1 << group, "short");
+                    vm.prank(seats[3 * group + (order + i) % 3]);
+                    market.restoreStake{value: 3 * p.rate}(task);
+                }
+                equal(market.getTask(task).short, 0, "whole again");
+            }
+        }
+    }
+
+    /// @dev Between two rounds nothing else would end a task that lacks groups.
+    function test_leaving_between_rounds_ends_a_task_with_too_few_groups() external {
+        p.rounds = 20;
+        p.maxEmptyRounds = 10;
+        _start(); // 5 groups, and 5 are needed
+        address[] memory seats = _seats();
+        for (uint256 round = 1; round <= 3; ++round) {
+            _open();
+            _pass();
+            market.poke(task);
+        }
+        vm.expectEmit(true, true, true, true);
+        emit IMarket.GroupDissolved(task, 0, seats[2], 0);
+        vm.prank(seats[2]);
+        market.leave(task);
+        isTrue(_status() == IMarket.TaskStatus.Ended, "ended");
+        equal(market.withdrawable(seats[2], _ids()), p.stake, "who leaves forfeits nothing");
+        _checkMoney(task);
+    }
+
+    /// @dev The hash of the block that draws is known in the next one; until then there is nothing to draw, and nothing to arm again.
+    function test_nothing_is_drawn_in_the_block_that_draws() external {
+        _create();
+        _joinAll(15);
+        _revealAll(15);
+        uint256 drawBlock = market.getTask(task).closeBlock;
+        vm.roll(drawBlock);
+        market.poke(task);
+        equal(market.getTask(task).closeBlock, drawBlock, "not put off");
+        vm.roll(drawBlock + 1);
+        market.poke(task);
+        isTrue(_status() == IMarket.TaskStatus.Running, "drawn");
+    }
+
     function test_a_task_keeps_the_box_key() external {
         _create();
         equal(market.getTask(task).boxKey, MODEL_KEY, "box key");

@@ -16,7 +16,7 @@ import nacl.exceptions
 
 from omnilytics.peers.hashing import keccak
 from omnilytics.peers.keys import BoxIdentity
-from omnilytics.peers.seeds import acknowledgement, derive_pair_seed
+from omnilytics.peers.seeds import EphemeralKey, acknowledgement, derive_pair_seed
 from tests.fuzz.cast import TASK, Person, Round
 from tests.fuzz.world import RUN
 
@@ -243,7 +243,7 @@ def _seed(
     if public[31] & 128:
         # Another encoding of the same key: X25519 takes it, and the seed is bound to the bytes that were sent.
         return _seed_by_hand(secret, public, theirs, ctx, own, other, own_is_lower)
-    return derive_pair_seed(secret, public, theirs, ctx, own, other, own_is_lower)
+    return derive_pair_seed(EphemeralKey(secret, public), theirs, ctx, own, other, own_is_lower)
 
 
 def _seed_by_hand(

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from omnilytics.daemon.model import ModelPart
 from omnilytics.daemon.node import Event, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
@@ -28,6 +25,7 @@ from omnilytics.peers.messages import (
 )
 from omnilytics.peers.model_round import ModelEffect
 from omnilytics.peers.owner_round import OwnerEffect, OwnerRound, SendEnvelope
+from omnilytics.peers.quantise import Signed
 from tests.adversaries.model import vanishing_part
 from tests.adversaries.owner import adversarial_part
 from tests.adversaries.poisons import POISONS
@@ -132,9 +130,7 @@ def _watched_owner(base: type[OwnerPart], world: World, person: Participant) -> 
                 world.monitor.saw_seeds(person.keys.address, round_.opening.ctx, dict(round_.seeds))
                 world.monitor.keep_secret(round_.keys.ephemeral.secret, "ephemeral key")
 
-        def _mask(
-            self, round_: OwnerRound, quantised: NDArray[np.int64], pairs: tuple[PairMask, ...], pad_seed: bytes
-        ) -> None:
+        def _mask(self, round_: OwnerRound, quantised: Signed, pairs: tuple[PairMask, ...], pad_seed: bytes) -> None:
             self._tell_seeds()
             world.monitor.saw_mask(
                 person.keys.address,

@@ -19,7 +19,7 @@ from omnilytics.peers.hashing import keccak
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.market import Outcome, TaskParams, bits
 from omnilytics.peers.masking import PairMask, add_vectors
-from omnilytics.peers.quantise import unpack
+from omnilytics.peers.quantise import Signed, unpack
 from tests.simulator.codec import interface
 from tests.simulator.evm import EvmError
 from tests.simulator.ledger import Block, Ledger, Log
@@ -153,12 +153,14 @@ class Monitor:
         position: int,
         pairs: tuple[PairMask, ...],
         pad: bytes,
-        quantised: NDArray[np.int64],
+        quantised: Signed,
         params: TaskParams,
     ) -> None:
         """An owner is about to mask a vector."""
         self.params = params
-        digest = keccak(quantised.astype("<i8").tobytes())
+        # The daemon's are as wide as a lane; ours are compared with sums over any owners.
+        wide = quantised.astype("<i8")
+        digest = keccak(wide.tobytes())
         keys: list[tuple[bytes, int]] = []
         for pair in pairs:
             lower = pair.own_position < pair.mate_position
@@ -176,10 +178,10 @@ class Monitor:
         )
         pad_key = key_of(pad, "pad", ctx + bytes([params.pad_index(group * params.group_size + position)]))
         self._use_key(pad_key, owner, ctx + b"pad" + owner, digest, shared=True)
-        vector = vector_of(params, quantised, [*keys, (pad_key, 1)])
+        vector = vector_of(params, wide, [*keys, (pad_key, 1)])
         seat = group * params.group_size + position
         root = root_of(vector, params.chunk_words, ctx, seat)
-        made = Masked(owner, round_number, ctx, group, position, pairs, pad, quantised, vector, root)
+        made = Masked(owner, round_number, ctx, group, position, pairs, pad, wide, vector, root)
         self.masked[owner, ctx].append(made)
 
     def _use_key(self, key: bytes, owner: bytes, place: bytes, digest: bytes, shared: bool = False) -> None:
