@@ -285,7 +285,8 @@ def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
     """Gas a value and owner, and over the floor of its own calldata, in Markdown."""
     head = [
         "values", "groups", "of", "lanes", "delivery", "words a chunk",
-        "post or receipt, gas a value and owner", "settle", "whole round", "post / floor", "settle / floor", "baseline / whole round",
+        "post or receipt, gas a value and owner", "settle", "whole round", "post / floor", "settle / floor",
+        "baseline / whole round",
     ]  # fmt: skip
     whole = baseline.store + baseline.add
     lines = [
