@@ -31,6 +31,9 @@ from omnilytics.peers.messages import MAX_MESSAGE_BYTES, parse_topic, topic, top
 MAX_BACKOFF_SECONDS = 30.0
 MAX_WAITING_MESSAGES = 10_000
 GOODBYE_SECONDS = 1.0
+# Messages that wait for the broker's acknowledgement at once: one after the other a model owner's keys for thirty
+# owners take thirty times the way to the broker and back. They leave in their order all the same.
+SENDERS = 16
 # Our own presence comes back to us, unless the broker lets us not say it, or not hear it.
 ECHO_SECONDS = 20.0
 CHECK_SECONDS = 5.0
@@ -220,7 +223,8 @@ class Broker:
             self._log("broker.connected", f"connected to {self._address_of_broker.host}:{self._address_of_broker.port}")
             # When either of them fails the connection is of no use: a session that hears but cannot speak is worse
             # than none, because it looks alive.
-            both = [asyncio.create_task(self._send_all(client)), asyncio.create_task(self._receive_all(client))]
+            both = [asyncio.create_task(self._send_all(client)) for _ in range(SENDERS)]
+            both.append(asyncio.create_task(self._receive_all(client)))
             watch = asyncio.create_task(self._expect_echo(mine))
             try:
                 done, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

@@ -2,6 +2,9 @@
 
 Nothing here decides anything. Every call has a timeout; whatever goes wrong between us and the
 RPC becomes a ChainError that says what to do, and the callers try again.
+
+Calls go to web3's provider itself: on its way through web3's middleware an answer that is looked at with every block
+took ten times as long as in the provider, and thirty daemons on one machine had no time left for anything else.
 """
 
 from __future__ import annotations
@@ -12,21 +15,20 @@ import omnilytics.daemon.lean_imports  # noqa: F401  (before eth_account, which 
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-from eth_abi.abi import decode as abi_decode
-from eth_abi.exceptions import DecodingError
 from web3 import AsyncHTTPProvider, AsyncWeb3
-from web3.exceptions import TransactionNotFound, Web3Exception
+from web3.exceptions import Web3Exception
+from web3.types import RPCEndpoint, RPCResponse
 
+from omnilytics.daemon.contract_abi import ContractAbi, DecodingError
 from omnilytics.daemon.recursion import keep_recursion_bounded
 from omnilytics.daemon.redaction import redacted, secrets_in_url, shown_url
 from omnilytics.peers.errors import ChainError, ChainMismatchError, ParameterError
-from omnilytics.peers.hashing import keccak
 from omnilytics.peers.market import (
     Member,
     MemberStatus,
@@ -133,6 +135,49 @@ def load_artifact(path: Path = ARTIFACT) -> dict[str, Any]:
 keep_recursion_bounded()
 
 
+class _Fault(Web3Exception):
+    """The RPC's own error object, as it came."""
+
+    def __init__(self, said: Any) -> None:
+        told = said if isinstance(said, Mapping) else {"message": said}
+        super().__init__(str(told.get("message", told)))
+        self.message = str(told.get("message", told))
+        self.data = told.get("data")
+
+
+class _Provider(AsyncHTTPProvider):
+    """Keeps connections open: web3's own opens one for every call, and takes a lock in a thread for it."""
+
+    _session: aiohttp.ClientSession | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
+        """See web3. Raises aiohttp.ClientError, and TimeoutError."""
+        request = self.encode_rpc_request(method, params)
+        try:
+            return self.decode_rpc_response(await self._post(request))
+        except aiohttp.ServerDisconnectedError:
+            # The connection had been closed meanwhile. A transaction may have got there: whoever sends one decides.
+            if method == "eth_sendRawTransaction":
+                raise
+            return self.decode_rpc_response(await self._post(request))
+
+    async def _post(self, request: bytes) -> bytes:
+        loop = asyncio.get_running_loop()
+        if self._session is None or self._loop is not loop:
+            self._loop, self._session = loop, aiohttp.ClientSession(raise_for_status=True)
+        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+        headers = self.get_request_headers()
+        async with self._session.post(str(self.endpoint_uri), data=request, headers=headers, timeout=timeout) as answer:
+            return await answer.read()
+
+    async def disconnect(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
 class Chain:
     """One RPC, one market contract."""
 
@@ -144,28 +189,24 @@ class Chain:
         self.market = market
         self.chain_id = 0
         self.genesis = b""
-        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
-        self._web3 = AsyncWeb3(AsyncHTTPProvider(url, {"timeout": timeout}, None))
+        self._provider = _Provider(url)
         self._address = AsyncWeb3.to_checksum_address("0x" + market.hex())
-        abi = load_artifact()["abi"]
-        self._contract = self._web3.eth.contract(address=self._address, abi=abi)
-        self._error_abi = {_selector(item): item for item in abi if item["type"] == "error"}
+        self._abi = ContractAbi(load_artifact()["abi"])
 
     async def connect(self, expected_chain_id: int | None = None) -> None:
         """Checks the chain and that the contract is there. Raises ChainError or ChainMismatchError."""
-        self.chain_id = await self._ask(self._web3.eth.chain_id)
+        self.chain_id = await self._rpc("eth_chainId", read=_number)
         if expected_chain_id is not None and self.chain_id != expected_chain_id:
             raise ChainMismatchError(
                 f"RPC chain id {self.chain_id}, config expects {expected_chain_id}",
                 help="use the RPC of the right chain, or correct --chain-id",
             )
-        if not await self._ask(self._web3.eth.get_code(self._address)):
+        if not await self._rpc("eth_getCode", self._address, "latest", read=_bytes):
             raise ChainMismatchError(
                 f"no contract code at {self._address}",
                 help="check --market; a local chain that was started anew has forgotten its contracts",
             )
-        block = await self._ask(self._web3.eth.get_block(0))
-        self.genesis = bytes(block["hash"])
+        self.genesis = await self.block_hash(0)
 
     @property
     def run_name(self) -> str:
@@ -174,22 +215,32 @@ class Chain:
 
     async def close(self) -> None:
         """Closes the connection."""
-        await self._web3.provider.disconnect()
+        await self._provider.disconnect()
+
+    async def _rpc(self, method: str, *parameters: Any, read: Callable[[Any], _T], null: bool = False) -> _T:
+        """The answer to a call, as `read` makes it of what came. null: whether `read` takes null for an answer."""
+
+        async def call() -> _T:
+            response: Mapping[str, Any] = await self._provider.make_request(RPCEndpoint(method), parameters)
+            if response.get("error") is not None:
+                raise _Fault(response["error"])
+            if response["result"] is None and not null:
+                raise ValueError("null")
+            return read(response["result"])
+
+        return await self._ask(call())
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         try:
             async with asyncio.timeout(CALL_SECONDS):
-                answer = await call
-            if answer is None:
-                raise ValueError("null")
-            return answer
+                return await call
         except TimeoutError as error:
             raise ChainError(f"cannot reach RPC {self._shown_url}: no answer in {CALL_SECONDS:.0f} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, DecodingError) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
             raise ChainError(
                 f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense"
@@ -202,14 +253,12 @@ class Chain:
         data = getattr(error, "data", None)
         if isinstance(data, dict):
             data = data.get("data")
-        if isinstance(data, str) and data.startswith("0x") and len(data) >= 10:
+        if isinstance(data, str):
             with contextlib.suppress(ValueError, DecodingError):
-                raw = bytes.fromhex(data[2:])
-                item = self._error_abi.get(raw[:4])
-                if item is not None:
-                    values = abi_decode([entry["type"] for entry in item["inputs"]], raw[4:])
-                    names = [entry["name"] for entry in item["inputs"]]
-                    return ContractRefused(item["name"], dict(zip(names, values, strict=True)))
+                # Some nodes put a word before it.
+                told = self._abi.error(_bytes(data.removeprefix("Reverted ")))
+                if told is not None:
+                    return ContractRefused(*told)
         text = self._shown(getattr(error, "message", None) or error)
         if "revert" in text.lower():
             return ContractRefused("revert", {"reason": text})
@@ -219,22 +268,16 @@ class Chain:
 
     async def head(self) -> Head:
         """The newest block."""
-        block = await self._ask(self._web3.eth.get_block("latest"))
-        return Head(
-            block["number"],
-            block["timestamp"],
-            bytes(block["hash"]),
-            block.get("baseFeePerGas", 0),
-            bytes(block["parentHash"]),
-        )
+        return await self._rpc("eth_getBlockByNumber", "latest", False, read=_head)
 
     async def block_hash(self, number: int) -> bytes:
         """The hash of a block by number."""
-        return bytes((await self._ask(self._web3.eth.get_block(number)))["hash"])
+        return await self._rpc("eth_getBlockByNumber", hex(number), False, read=lambda block: _bytes(block["hash"]))
 
     async def _view(self, name: str, *arguments: Any, block: int | None = None) -> Any:
-        function = self._contract.get_function_by_name(name)(*arguments)
-        return await self._ask(function.call(block_identifier="latest" if block is None else block))
+        call = {"to": self._address, "data": "0x" + self._abi.call(name, arguments).hex()}
+        at = "latest" if block is None else hex(block)
+        return await self._rpc("eth_call", call, at, read=lambda data: self._abi.result(name, _bytes(data)))
 
     async def task_count(self) -> int:
         """How many tasks there are; their numbers are given by the contract."""
@@ -246,20 +289,12 @@ class Chain:
 
     async def state(self, task_id: int, block: int | None = None) -> TaskState:
         """The moving part of a task at a block."""
-        values = _in_order(await self._view("getTask", task_id, block=block))
-        names = [entry.name for entry in fields(TaskState)]
-        named = dict(zip(names, values, strict=True))
-        named["model_owner"] = _address(named["model_owner"])
-        named["status"] = TaskStatus(named["status"])
-        named["phase"] = RoundPhase(named["phase"])
-        return TaskState(**named)
+        return _known(_state, _in_order(await self._view("getTask", task_id, block=block)))
 
     async def members(self, task_id: int, block: int | None = None) -> tuple[Member, ...]:
         """All owners of a task at a block."""
         rows = [_in_order(row) for row in await self._view("getMembers", task_id, block=block)]
-        return tuple(
-            Member(_address(row[0]), row[1], row[2], MemberStatus(row[3]), row[4], row[5], row[6]) for row in rows
-        )
+        return tuple(_known(_member, row) for row in rows)
 
     async def snapshot(
         self, task_id: int, params: TaskParams, head: Head, depth: int, members: tuple[Member, ...] | None
@@ -289,7 +324,7 @@ class Chain:
 
         Raises ContractRefused for bad parameters, ParameterError for numbers that their fields cannot hold.
         """
-        described = self._contract.get_function_by_name("escrowRequired").abi["inputs"][0]
+        described = self._abi.functions["escrowRequired"]["inputs"][0]
         for entry, value in zip(described["components"], params_tuple(params), strict=True):
             kind = entry["type"]
             if kind.startswith("uint") and not 0 <= value < 2 ** int(kind.removeprefix("uint")):
@@ -303,23 +338,25 @@ class Chain:
 
     async def balance(self, account: bytes) -> int:
         """Wei."""
-        return await self._ask(self._web3.eth.get_balance(_checksum(account)))
+        return await self._rpc("eth_getBalance", _checksum(account), "latest", read=_number)
 
     # ------------------------------------------------------------------ logs
 
-    async def _logs(self, event: str, first: int, last: int, *topics: bytes | None) -> list[Any]:
-        described = self._contract.get_event_by_name(event)()
-        wanted = ["0x" + keccak(_signature(described.abi).encode()).hex()]
-        wanted += [None if topic is None else "0x" + topic.hex() for topic in topics]  # type: ignore[misc]
-        query: Any = {"address": self._address, "topics": wanted, "fromBlock": first, "toBlock": last}
-        found = await self._ask(self._web3.eth.get_logs(query))
-        return [described.process_log(entry) for entry in found]
+    async def _logs(self, event: str, first: int, last: int, *topics: bytes | None) -> list[dict[str, Any]]:
+        wanted = [None if topic is None else "0x" + topic.hex() for topic in (self._abi.topic(event), *topics)]
+        query = {"address": self._address, "topics": wanted, "fromBlock": hex(first), "toBlock": hex(last)}
+        return await self._rpc("eth_getLogs", query, read=lambda found: [self._log(event, entry) for entry in found])
+
+    def _log(self, event: str, entry: Any) -> dict[str, Any]:
+        topics = [_bytes(topic) for topic in entry["topics"]]
+        said = self._abi.event(event, topics, _bytes(entry["data"]))
+        return {"args": said, "blockNumber": _number(entry["blockNumber"])}
 
     async def created_task(self, task_id: int, until: int) -> tuple[bytes, bytes]:
         """The spec of a task and its model owner's address, from its TaskCreated event."""
         for first, last in _windows(until):
             for log in await self._logs("TaskCreated", first, last, _word(task_id)):
-                return bytes(log["args"]["spec"]), _address(log["args"]["modelOwner"])
+                return bytes(log["args"]["spec"]), _bytes(log["args"]["modelOwner"])
         raise UnknownTask(f"no task {task_id} on this contract", help="list tasks, and check --task")
 
     async def tasks_of(self, model_owner: bytes, until: int) -> list[tuple[int, bytes]]:
@@ -406,40 +443,44 @@ class Chain:
 
     def events_in(self, receipt: Receipt, event: str) -> list[Mapping[str, Any]]:
         """The arguments of the events of one name in a receipt."""
-        described = self._contract.get_event_by_name(event)()
-        topic = keccak(_signature(described.abi).encode())
+        topic = self._abi.topic(event)
         return [
-            described.process_log(log)["args"]
-            for log in receipt.logs
-            if log["topics"] and bytes(log["topics"][0]) == topic
+            self._log(event, log)["args"] for log in receipt.logs if log["topics"] and _bytes(log["topics"][0]) == topic
         ]
 
     # --------------------------------------------------------------- transacting
 
     def encode(self, function: str, *arguments: Any) -> bytes:
         """The calldata of a call."""
-        return bytes.fromhex(self._contract.encode_abi(function, args=list(arguments))[2:])
+        return self._abi.call(function, arguments)
 
     async def estimate(self, sender: bytes, data: bytes, value: int) -> int:
         """Gas that a call would use. Raises ContractRefused with the contract's own error."""
-        return await self._ask(
-            self._web3.eth.estimate_gas(
-                {"from": _checksum(sender), "to": self._address, "data": data, "value": value}  # type: ignore[typeddict-item]
-            )
-        )
+        return await self._rpc("eth_estimateGas", self._call_of(sender, data, value), read=_number)
+
+    async def admits(self, sender: bytes, data: bytes, value: int, gas: int) -> bool:
+        """Whether a call would be carried out with so much gas. One try, where an estimate is a search of twenty."""
+        try:
+            await self._rpc("eth_call", {**self._call_of(sender, data, value), "gas": hex(gas)}, "latest", read=_bytes)
+        except (ContractRefused, RpcAnswered):
+            return False
+        return True
+
+    def _call_of(self, sender: bytes, data: bytes, value: int) -> dict[str, str]:
+        return {"from": _checksum(sender), "to": self._address, "data": "0x" + data.hex(), "value": hex(value)}
 
     async def next_nonce(self, account: bytes) -> int:
         """The account's next nonce, pending transactions counted."""
-        return await self._ask(self._web3.eth.get_transaction_count(_checksum(account), "pending"))
+        return await self._rpc("eth_getTransactionCount", _checksum(account), "pending", read=_number)
 
     async def mined_nonce(self, account: bytes) -> int:
         """The account's next nonce, only mined transactions counted."""
-        return await self._ask(self._web3.eth.get_transaction_count(_checksum(account), "latest"))
+        return await self._rpc("eth_getTransactionCount", _checksum(account), "latest", read=_number)
 
     async def send_raw(self, raw: bytes) -> None:
         """Hands a signed transaction to the RPC. One that the RPC knows already is no error."""
         try:
-            await self._ask(self._web3.eth.send_raw_transaction(raw))
+            await self._rpc("eth_sendRawTransaction", "0x" + raw.hex(), read=_bytes)
         except ContractRefused:
             raise
         except ChainError as error:
@@ -448,25 +489,17 @@ class Chain:
 
     async def knows(self, tx_hash: bytes) -> bool:
         """Whether the RPC knows a transaction, mined or waiting to be."""
-        try:
-            await self._ask(self._web3.eth.get_transaction(tx_hash))  # type: ignore[arg-type]
-        except RpcAnswered as error:
-            if isinstance(error.__cause__, TransactionNotFound):
-                return False
-            raise
-        return True
+        return await self._rpc(
+            "eth_getTransactionByHash", "0x" + tx_hash.hex(), read=lambda found: found is not None, null=True
+        )
 
     async def receipt(self, tx_hash: bytes) -> Receipt | None:
         """A transaction's receipt, or None while it is not mined."""
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                found = await self._web3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]
-        except Web3Exception:
+            return await self._rpc("eth_getTransactionReceipt", "0x" + tx_hash.hex(), read=_receipt, null=True)
+        except (RpcAnswered, ContractRefused):
+            # Some nodes say so that they know no such transaction.
             return None
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
-        price = found.get("effectiveGasPrice", 0)
-        return Receipt(found["blockNumber"], found["gasUsed"], price, found["status"] == 1, tuple(found["logs"]))
 
     def transaction(self, data: bytes, value: int, nonce: int, gas: int, max_fee: int, tip: int) -> dict[str, Any]:
         """An unsigned EIP-1559 transaction to the market."""
@@ -488,12 +521,66 @@ def params_tuple(params: TaskParams) -> tuple[Any, ...]:
     return tuple(getattr(params, entry.name) for entry in fields(TaskParams))
 
 
+_STATE_NAMES = [entry.name for entry in fields(TaskState)]
+
+
+def _state(values: Sequence[Any]) -> TaskState:
+    named = dict(zip(_STATE_NAMES, values, strict=True))
+    named["model_owner"] = _bytes(named["model_owner"])
+    named["status"] = TaskStatus(named["status"])
+    named["phase"] = RoundPhase(named["phase"])
+    return TaskState(**named)
+
+
+def _member(row: Sequence[Any]) -> Member:
+    return Member(_bytes(row[0]), row[1], row[2], MemberStatus(row[3]), *row[4:])
+
+
+def _known(make: Callable[[Sequence[Any]], _T], values: Sequence[Any]) -> _T:
+    """A struct of the contract. Raises ChainError for a status or phase that there is not."""
+    try:
+        return make(values)
+    except ValueError as error:
+        raise ChainError(f"the RPC shows what no market shows: {error}") from error
+
+
 def _in_order(row: Any) -> list[Any]:
     return list(row.values()) if isinstance(row, Mapping) else list(row)
 
 
-def _address(text: str) -> bytes:
+def _bytes(text: str) -> bytes:
+    """Raises ValueError for what is no hex with 0x before it."""
+    if not text.startswith("0x"):
+        raise ValueError("no hex")
     return bytes.fromhex(text[2:])
+
+
+def _number(text: str) -> int:
+    """Raises ValueError or TypeError for what is no quantity of JSON-RPC."""
+    return int(text, 16)
+
+
+def _head(block: Mapping[str, Any]) -> Head:
+    return Head(
+        _number(block["number"]),
+        _number(block["timestamp"]),
+        _bytes(block["hash"]),
+        _number(block.get("baseFeePerGas", "0x0")),
+        _bytes(block["parentHash"]),
+    )
+
+
+def _receipt(found: Mapping[str, Any] | None) -> Receipt | None:
+    # Some nodes show a transaction that waits with a receipt of no block.
+    if found is None or found["blockNumber"] is None:
+        return None
+    return Receipt(
+        _number(found["blockNumber"]),
+        _number(found["gasUsed"]),
+        _number(found.get("effectiveGasPrice", "0x0")),
+        _number(found["status"]) == 1,
+        tuple(found["logs"]),
+    )
 
 
 def _checksum(account: bytes) -> Any:
@@ -507,18 +594,3 @@ def _word(number: int) -> bytes:
 def _windows(until: int) -> list[tuple[int, int]]:
     """Block ranges from `until` backwards to the first block."""
     return [(max(0, last - LOG_WINDOW_BLOCKS + 1), last) for last in range(until, -1, -LOG_WINDOW_BLOCKS)]
-
-
-def _signature(item: Any) -> str:
-    return f"{item['name']}({','.join(_type(entry) for entry in item['inputs'])})"
-
-
-def _type(entry: Mapping[str, Any]) -> str:
-    kind: str = entry["type"]
-    if kind.startswith("tuple"):
-        return f"({','.join(_type(part) for part in entry['components'])}){kind[5:]}"
-    return kind
-
-
-def _selector(item: Any) -> bytes:
-    return keccak(_signature(item).encode())[:4]

@@ -67,6 +67,8 @@ class Call:
     data: bytes
     value: int
     fields: dict[str, Any]
+    # Where it is known, gas that the call needs at most: a try with it takes the place of an estimate.
+    most_gas: int | None = None
 
 
 @dataclass

@@ -142,26 +142,7 @@ class ModelPart(ModelRoundPlayer):
                 self._market_log.see(snapshot)
                 await self._follow(snapshot)
                 self._rewind(snapshot.state)
-                for duty in model_duties(snapshot, self._finished_round):
-                    match duty:
-                        case OpenRound(round_number):
-                            await self._open(snapshot, round_number)
-                        case FinishRound(round_number):
-                            await self._finish(snapshot, round_number)
-                        case CollectVectors():
-                            self._collect(snapshot)
-                        case SelectGroups(round_number):
-                            await self._select(snapshot, round_number)
-                        case SettleChunk():
-                            await self._settle(snapshot)
-                        case Poke(reason):
-                            state = snapshot.state
-                            key = f"poke {state.status} {state.round} {state.phase}"
-                            self._send(snapshot, key, "poke", self._task, reason=reason)
-                        case Withdraw():
-                            await self._withdraw(snapshot)
-                        case _:
-                            pass
+                await self._perform_duties(snapshot)
             case Arrived():
                 self._arrived(event)
             case TimePassed():
@@ -169,8 +150,34 @@ class ModelPart(ModelRoundPlayer):
                 self._log_waiting()
             case WorkDone(proceed):
                 await proceed()
+                # What it has waited for need not wait for the next block too: a round that is finished is followed by
+                # another one.
+                if self._snapshot is not None:
+                    await self._perform_duties(self._snapshot)
             case PresenceChanged():
                 pass
+
+    async def _perform_duties(self, snapshot: TaskSnapshot) -> None:
+        for duty in model_duties(snapshot, self._finished_round):
+            match duty:
+                case OpenRound(round_number):
+                    await self._open(snapshot, round_number)
+                case FinishRound(round_number):
+                    await self._finish(snapshot, round_number)
+                case CollectVectors():
+                    self._collect(snapshot)
+                case SelectGroups(round_number):
+                    await self._select(snapshot, round_number)
+                case SettleChunk():
+                    await self._settle(snapshot)
+                case Poke(reason):
+                    state = snapshot.state
+                    key = f"poke {state.status} {state.round} {state.phase}"
+                    self._send(snapshot, key, "poke", self._task, reason=reason)
+                case Withdraw():
+                    await self._withdraw(snapshot)
+                case _:
+                    pass
 
     # ------------------------------------------------------- select and finish
 

@@ -23,6 +23,7 @@ from omnilytics.daemon.posting import PostedVectors, PostPart, post_parts
 from omnilytics.daemon.task_finder import AcceptedTask, TaskFinder
 from omnilytics.daemon.vector_handover import HandingOver
 from omnilytics.peers import owner_round
+from omnilytics.peers.commitment import WORD_BYTES
 from omnilytics.peers.duties import (
     DeliverVector,
     ExpelMate,
@@ -41,6 +42,7 @@ from omnilytics.peers.errors import (
     CommitmentError,
     FundsError,
     JournalError,
+    OmniLyticsError,
     PolicyError,
 )
 from omnilytics.peers.hashing import abi_words, keccak
@@ -62,6 +64,8 @@ class OwnerPart(OwnerRoundPlayer):
         super().__init__(node, task_id, choices)
         self._settling: tuple[bytes, PostedVectors] | None = None
         self._handing_over = HandingOver(node)
+        # The round whose vectors are being put together.
+        self._collecting = b""
         self._last_place: tuple[object, ...] = ()
         self._done = False
         self._safe_mode = False
@@ -107,6 +111,7 @@ class OwnerPart(OwnerRoundPlayer):
                 await self._follow(snapshot)
                 await self._train_at_last()
                 await self._perform_duties(snapshot)
+                await self._prepare_to_settle(snapshot)
             case Arrived():
                 if not self._handing_over.hears(event):
                     await self._arrived(event)
@@ -388,21 +393,68 @@ class OwnerPart(OwnerRoundPlayer):
             self._send(snapshot, key, "post", *arguments, group=snapshot.group_of(me), phase="post")
 
     async def _settle(self, snapshot: TaskSnapshot) -> None:
-        node, state = self._node, snapshot.state
+        state = snapshot.state
         key = f"settle {state.round} {state.next_chunk}"
         if not self._wanted(snapshot, key):
             return
-        if self._settling is None or self._settling[0] != state.ctx:
-            opening = await node.chain.opening(self._task, state.round, snapshot.block)
-            parts = await node.chain.posted(opening, snapshot.block)
-            try:
-                vectors = PostedVectors.collect(parts, snapshot.params, state.ctx, bits(state.complete))
-            except CommitmentError as error:
-                node.log("logs.incomplete", str(error), "warning", code=error.code, task=self._task)
-                return
-            self._settling = state.ctx, vectors
+        if not await self._collect(snapshot):
+            return
+        assert self._settling is not None
         data = self._settling[1].settle_data(state.next_chunk)
-        self._send(snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle")
+        arguments = self._task, state.ctx, state.next_chunk, data
+        most_gas = await self._settle_gas(snapshot, len(data))
+        self._send(snapshot, key, "settle", *arguments, phase="settle", most_gas=most_gas)
+
+    async def _settle_gas(self, snapshot: TaskSnapshot, size: int) -> int:
+        """Gas that a settle call with so many bytes of data takes at most: what the contract reimburses."""
+        params, groups = snapshot.params, snapshot.state.complete.bit_count()
+        # For each owner a link, and its words of the chunk.
+        words = size // (WORD_BYTES * groups * params.group_size) - 1
+        last = snapshot.state.next_chunk == params.chunk_count - 1
+        return await self._node.chain.settle_gas(groups, params.group_size, words, params.lane_bits, last)
+
+    async def _collect(self, snapshot: TaskSnapshot) -> bool:
+        """Whether all vectors of this round are at hand; if not, they are read, and put together off the event loop."""
+        node, state, params = self._node, snapshot.state, snapshot.params
+        if self._settling is not None and self._settling[0] == state.ctx:
+            return True
+        if self._collecting == state.ctx:
+            return False
+        opening = self._opening
+        if opening is None or opening.ctx != state.ctx:
+            opening = await node.chain.opening(self._task, state.round, snapshot.block)
+        parts = await node.chain.posted(opening, snapshot.block)
+        self._collecting = state.ctx
+
+        def work() -> PostedVectors:
+            vectors = PostedVectors.collect(parts, params, state.ctx, bits(state.complete))
+            vectors.settle_data(0)
+            return vectors
+
+        async def proceed(outcome: PostedVectors | OmniLyticsError) -> None:
+            self._collecting = b""
+            if isinstance(outcome, CommitmentError):
+                node.log("logs.incomplete", str(outcome), "warning", code=outcome.code, task=self._task)
+            elif isinstance(outcome, OmniLyticsError):
+                raise outcome
+            else:
+                self._settling = state.ctx, outcome
+                # Our turn may have come meanwhile.
+                await self._perform_duties(self._snapshot_or_fail())
+
+        node.in_thread(self._task, work, proceed)
+        return False
+
+    async def _prepare_to_settle(self, snapshot: TaskSnapshot) -> None:
+        """Who has a turn in this round puts the vectors together before it comes: everybody waits for one settler."""
+        state = snapshot.state
+        if state.status is not TaskStatus.RUNNING or state.phase is not RoundPhase.SETTLE or not state.complete:
+            return
+        if snapshot.params.model_selection or snapshot.params.broker_delivery:
+            return
+        turns = range(state.next_chunk, snapshot.params.chunk_count)
+        if any(snapshot.settler(chunk).account == self._node.me for chunk in turns):
+            await self._collect(snapshot)
 
     async def _withdraw(self, snapshot: TaskSnapshot) -> None:
         node = self._node

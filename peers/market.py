@@ -266,11 +266,13 @@ class TaskSnapshot:
         first = number * self.params.group_size
         return tuple(seats[seat] for seat in range(first, first + self.params.group_size))
 
-    def settler(self) -> Member:
-        """Whose turn it is to settle the next chunk: the seats of complete groups take turns (contract: settle)."""
+    def settler(self, chunk: int | None = None) -> Member:
+        """Whose turn it is to settle the next chunk, or a later one: the seats of complete groups take turns
+        (contract: settle)."""
         size = self.params.group_size
         seats = [g * size + p for g in bits(self.state.complete) for p in range(size)]
-        return self.seated()[seats[(self.state.round + self.state.next_chunk) % len(seats)]]
+        number = self.state.next_chunk if chunk is None else chunk
+        return self.seated()[seats[(self.state.round + number) % len(seats)]]
 
 
 def bits(bitmap: int) -> list[int]:

@@ -8,10 +8,12 @@ the time until the last daemon has logged that it is ready.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from scripts.bench_suite.process_figures import cpu_seconds, memory_mib
 from scripts.broker_process import start_broker
 from scripts.chain_process import Chain, start_anvil
 from scripts.deployment import deploy, read_artifact
@@ -41,21 +44,6 @@ class Measured:
     words: str
     process: ManagedProcess
     cpu_before: float = 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mib(pid: int) -> tuple[float, float]:
-    """Resident memory, and the part of it that no other process shares."""
-    rows = {}
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-        name, kilobytes = line.split()[:2]
-        rows[name.rstrip(":")] = int(kilobytes) / 1024
-    return rows["Rss"], rows["Private_Clean"] + rows["Private_Dirty"]
 
 
 def keys_for(home: Path) -> str:
@@ -133,8 +121,19 @@ def _joins(line: str) -> bool | None:
     return True if record["event"] == "tx.mined" and record["data"]["function"] == "join" else None
 
 
-async def many(stage: Stage, count: int) -> tuple[float, float]:
-    """Seconds from the first start until the last of so many owners is ready, and their processor time until then."""
+@dataclass(frozen=True)
+class Started:
+    """Owners started at once: seconds until the last is ready, their processor time until then, and MiB of each."""
+
+    count: int
+    seconds: float
+    cpu: float
+    resident: float
+    own: float
+
+
+async def many(stage: Stage, count: int) -> Started:
+    """Starts so many owners at once, and stops them when the last is ready."""
     for number in range(count):
         keys = keys_for(stage.folder / f"many-{number}")
         await stage.chain.call("anvil_setBalance", keys, hex(10**20))
@@ -147,23 +146,37 @@ async def many(stage: Stage, count: int) -> tuple[float, float]:
         started.append(await stage.supervisor.start(home.name, argv, log=log, events=home / "log.jsonl"))
     await asyncio.gather(*(ready(process) for process in started))
     seconds, used = time.monotonic() - began, sum(cpu_seconds(process.pid) for process in started)
+    resident, own = (sum(each) / count for each in zip(*(memory_mib(p.pid) for p in started), strict=True))
     await asyncio.gather(*(process.stop() for process in started))
-    return seconds, used
+    return Started(count, seconds, used, resident, own)
 
 
-async def measure(folder: Path, minutes: float, count: int) -> tuple[list[str], tuple[float, float]]:
-    """All of it, on a chain of its own."""
+async def start_only(folder: Path, count: int) -> Started:
+    """The start of so many owners, on a chain of their own."""
     folder.mkdir(parents=True)
+    async with staged(folder) as stage:
+        return await many(stage, count)
+
+
+@contextlib.asynccontextmanager
+async def staged(folder: Path) -> AsyncIterator[Stage]:
+    """A chain of its own, a broker and a market, until the block is left."""
     async with (
         start_anvil(folder / "chain", block_time=BLOCK_SECONDS) as chain,
         start_broker("embedded", folder / "broker") as broker,
         Supervisor() as supervisor,
     ):
         deployed = await asyncio.to_thread(deploy, chain.rpc_url, read_artifact(), chain.private_keys[0])
-        stage = Stage(folder, chain, broker.url, deployed.market, supervisor)
+        yield Stage(folder, chain, broker.url, deployed.market, supervisor)
+
+
+async def measure(folder: Path, minutes: float, count: int) -> tuple[list[str], Started]:
+    """All of it, on a chain of its own."""
+    folder.mkdir(parents=True)
+    async with staged(folder) as stage:
         click.echo(f"starting {count} owners", err=True)
         start = await many(stage, count)
-        click.echo(f"{start[0]:.1f} s; now {minutes:g} minutes of nothing", err=True)
+        click.echo(f"{start.seconds:.1f} s; now {minutes:g} minutes of nothing", err=True)
         return await idle(stage, minutes), start
 
 
@@ -175,14 +188,14 @@ def main(minutes: float, owners: int, print_only: bool) -> None:
     """Measure idle daemons and the start of many, and write the figures into docs/operations.md."""
     stamp = datetime.now(UTC)
     before = os.getloadavg()[0]
-    lines, (seconds, used) = asyncio.run(measure(ROOT / "runs" / f"idle-{stamp:%Y-%m-%dT%H-%M-%S}", minutes, owners))
+    lines, started = asyncio.run(measure(ROOT / "runs" / f"idle-{stamp:%Y-%m-%dT%H-%M-%S}", minutes, owners))
     command = " ".join(["scripts/idle-figures", *sys.argv[1:]])
     said = (
         f"`{command}`, {stamp:%Y-%m-%d}: {os.cpu_count()} processors, blocks every {BLOCK_SECONDS:g} s, default "
         f"settings, {minutes:g} minutes; load of other work on the machine when it began: {before:.1f}."
     )
     table = ["| daemon | resident | of its own | processor time | of one processor |", "|---|---|---|---|---|", *lines]
-    cores = os.cpu_count() or 1
+    cores, seconds, used = os.cpu_count() or 1, started.seconds, started.cpu
     last = (
         f"{owners} owners started at once were all ready (libraries, keys, chain) after {seconds:.1f} s. They took "
         f"{used:.1f} s of processor time until then: {used / owners:.2f} s each, {used / cores:.1f} s on each of "

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from omnilytics.daemon import chain as chain_module
 from omnilytics.daemon.chain import Chain, ContractRefused, RpcAnswered, load_artifact, params_tuple
+from omnilytics.daemon.contract_abi import selector
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.posting import post_parts
 from omnilytics.peers.commitment import root
@@ -204,7 +205,7 @@ def test_every_error_of_the_contract_can_be_decoded() -> None:
     for item in errors:
         types = [entry["type"] for entry in item["inputs"]]
         values = [samples.get(kind, 3) for kind in types]
-        data = "0x" + (chain_module._selector(item) + encode(types, values)).hex()
+        data = "0x" + (selector(item) + encode(types, values)).hex()
         told = chain._refusal(ContractCustomError("reverted", data=data))
         assert isinstance(told, ContractRefused)
         assert told.name == item["name"]
@@ -227,9 +228,7 @@ def test_a_known_error_with_cut_off_arguments_is_still_told() -> None:
 
     chain = Chain("http://127.0.0.1:1", bytes(20))
     item = next(entry for entry in load_artifact()["abi"] if entry.get("name") == "WrongStake")
-    told = chain._refusal(
-        ContractCustomError("execution reverted", data="0x" + chain_module._selector(item).hex() + "00")
-    )
+    told = chain._refusal(ContractCustomError("execution reverted", data="0x" + selector(item).hex() + "00"))
     assert isinstance(told, ChainError)
 
 

@@ -16,7 +16,7 @@ MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 DAEMON_ONLY = {
     "web3": {"daemon/chain.py"},
     "aiohttp": {"daemon/chain.py", "daemon/ui/server.py"},
-    "eth_abi": {"daemon/chain.py"},
+    "eth_abi": {"daemon/contract_abi.py"},
     "aiomqtt": {"daemon/broker.py"},
     "paho": set[str](),
     "sqlite3": {"daemon/journal.py"},

@@ -73,6 +73,12 @@ class TestbedOptions:
     leak_secrets: bool = False
     # The model owner does not hear the vectors of so many owners: only for tests of --delivery broker.
     ignored_owners: int = 0
+    # None: as long as `omnilytics model run` waits for owners to join. Many of them take longer to start.
+    join_seconds: int | None = None
+    # Another checkout's `omnilytics`, to be compared with; None: this one's.
+    program: Path | None = None
+    # The model owner and the first owner run under cProfile, and leave `profile` in their folders.
+    profile: bool = False
 
     @property
     def killed_owners(self) -> dict[int, Kill]:

@@ -32,6 +32,8 @@ from scripts.launcher.options import TestbedOptions
 HOLDOUT_FRACTION = 0.2
 # Random features are chosen in steps, up to where a settled choice is needed.
 STEP, MAX_FEATURES = 8, 1024
+# Where a profiled daemon leaves what it spent its time on (cProfile's format).
+PROFILE = "profile"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
         arguments.append(f"--batch-size={options.batch_size}")
     if options.optimiser is not None:
         arguments.append(f"--optimiser={options.optimiser}")
+    if options.join_seconds is not None:
+        arguments.append(f"--join-seconds={options.join_seconds}")
     return arguments
 
 
@@ -146,9 +150,10 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
     write_npz(test, model_data)
     kills = {kill.role: kill for kill in options.kills}
     killed = options.killed_owners
-    honest = [str(Path(sys.executable).parent / "omnilytics")]
+    honest = [str(options.program or Path(sys.executable).parent / "omnilytics")]
+    profiled = [*_profiler(model_home), *honest] if options.profile else honest
     hostile = [sys.executable, "-m", "tests.adversaries.owner"]
-    model_command = [*honest, "model", "run"]
+    model_command = [*profiled, "model", "run"]
     if "model" in kills or options.ignored_owners:
         model_command = [sys.executable, "-m", "tests.adversaries.model", f"--ignore-owners={options.ignored_owners}"]
     if "model" in kills:
@@ -182,6 +187,8 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
             arguments.append("--allow-thin-sums")
         honest_command = [*honest, "owner", "run", *arguments]
         command = [*hostile, *adversary, *arguments] if adversary else honest_command
+        if options.profile and index == 0 and not adversary:
+            command = [*_profiler(home), *command]
         owners.append(Participant(f"owner-{index:02d}", home, address, command, honest_command))
     return Cast(model, owners, owner_data, model_data)
 
@@ -221,6 +228,11 @@ def install_certificates(cast: Cast, authority: Path) -> None:
     for person in (cast.model, *cast.owners):
         admission = authority / "admitted" / f"{person.address.hex()}.pem"
         install(person.home, admission.read_bytes(), datetime.now(UTC))
+
+
+def _profiler(home: Path) -> list[str]:
+    """What runs a program so that it leaves a profile in its folder."""
+    return [sys.executable, "-m", "scripts.launcher.profiled", str(home / PROFILE)]
 
 
 def _write_keys(home: Path) -> bytes:

@@ -57,12 +57,14 @@ async def run_testbed(
     options: TestbedOptions,
     folder: Path,
     before_end: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+    started: Callable[[list[ManagedProcess]], None] = lambda processes: None,
 ) -> dict[str, Any]:
     """Runs a market in `folder` and returns its summary, which is also written there.
 
-    before_end is called with the coordinator's description while chain and broker are still up.
+    before_end is called with the coordinator's description while chain and broker are still up; started with the
+    coordinator, the model owner and the owners, once all of them are started.
     """
-    started = time.monotonic()
+    began = time.monotonic()
     folder.mkdir(parents=True)
     (folder / "logs").mkdir()
     async with Supervisor() as supervisor, contextlib.AsyncExitStack() as stack:
@@ -79,7 +81,7 @@ async def run_testbed(
         requests = []
         if options.broker_security == "tls":
             requests = await asyncio.to_thread(ask_for_certificates, cast)
-        market = await _start_coordinator(supervisor, options, folder, cast, requests)
+        market = await start_coordinator(supervisor, options, folder, cast, requests)
         if options.broker_security == "tls":
             await asyncio.to_thread(install_certificates, cast, Path(market["broker_authority"]))
         if options.chain is not None:
@@ -96,9 +98,10 @@ async def run_testbed(
             url = through_proxy(market["broker_url"], proxy.port)
             market = {**market, "broker_url": url, "broker_urls": [url]}
         processes = await _start_daemons(supervisor, options, folder, cast, market)
+        started(list(supervisor.processes))
 
         async def restart(person: Participant) -> ManagedProcess:
-            return (await _start(supervisor, options, folder, person, market))[1]
+            return (await start_participant(supervisor, options, folder, person, market))[1]
 
         chaos = Chaos(
             options,
@@ -117,7 +120,7 @@ async def run_testbed(
             returned = {}
             for person in _killed(options, cast):
                 progress.line(f"{person.name} is started again, to collect what is its own")
-                name, process = await _start(supervisor, options, folder, person.revived(), market)
+                name, process = await start_participant(supervisor, options, folder, person.revived(), market)
                 returned[name] = process
             records += await _follow(options, returned, readers, progress)
         story = Story(records)
@@ -128,7 +131,7 @@ async def run_testbed(
         if before_end is not None:
             await before_end(market)
     progress.status("training the same in one process")
-    summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - started)
+    summary = await asyncio.to_thread(_summarise, options, facts, cast, story, time.monotonic() - began)
     if chaos.mishaps:
         summary["mishaps"] = outcomes(chaos.mishaps, records, facts.state.round)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -137,9 +140,10 @@ async def run_testbed(
     return summary
 
 
-async def _start_coordinator(
+async def start_coordinator(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, requests: list[Path]
 ) -> dict[str, Any]:
+    """Chain, broker and market; where they are. Everybody in the cast has ether on a chain of its own."""
     argv: list[str | Path] = [sys.executable, "-m", "scripts.coordinator_main", "--json", "--exit-with-parent"]
     argv += [f"--state={folder / 'market'}", f"--broker={options.broker}"]
     argv += [f"--broker-security={options.broker_security}", *(f"--admit={path}" for path in requests)]
@@ -173,12 +177,15 @@ async def _start_daemons(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, cast: Cast, market: dict[str, Any]
 ) -> dict[str, ManagedProcess]:
     # The model owner first: the owners find its task on the chain.
-    return dict([await _start(supervisor, options, folder, person, market) for person in (cast.model, *cast.owners)])
+    return dict(
+        [await start_participant(supervisor, options, folder, person, market) for person in (cast.model, *cast.owners)]
+    )
 
 
-async def _start(
+async def start_participant(
     supervisor: Supervisor, options: TestbedOptions, folder: Path, person: Participant, market: dict[str, Any]
 ) -> tuple[str, ManagedProcess]:
+    """A daemon: its name and its process."""
     # One thread each: dozens of daemons share few cores, and a BLAS that starts a thread a core in each of
     # them only makes them wait for each other.
     environment = clean_environment({"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)})

@@ -306,8 +306,8 @@ class _Told:
     def __init__(self, values: Any) -> None:
         self._values = values
 
-    async def _view(self, _name: str, *_arguments: Any, **_more: Any) -> Any:
-        return self._values
+    async def _view(self, _name: str, *_arguments: Any, make: Callable[[Any], Any], **_more: Any) -> Any:
+        return make(self._values)
 
 
 def take_apart(raw: bytes, sender: bytes) -> Sent:
@@ -393,15 +393,18 @@ class ChainView(Chain):
         await self._travel()
         return self._ledger.blocks[number].hash
 
-    async def _view(self, name: str, *arguments: Any, block: int | None = None) -> Any:
+    async def _view(
+        self, name: str, *arguments: Any, block: int | None = None, make: Callable[[Any], Any] = lambda value: value
+    ) -> Any:
         await self._travel()
         blocks = self._ledger.blocks
         if block is not None and block >= len(blocks):
             raise ChainError(f"RPC {self.url} answered with an error: no such block")
         try:
-            return self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
+            found = self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
         except EvmError as error:
             raise self._refused(error) from error
+        return make(found)
 
     async def state(self, task_id: int, block: int | None = None) -> TaskState:
         values = await self._view("getTask", task_id, block=block)
@@ -457,6 +460,19 @@ class ChainView(Chain):
             return int(self._ledger.evm.rpc("eth_estimateGas", asked, "latest"), 16)
         except EvmError as error:
             raise self._refused(error) from error
+
+    async def admits(self, sender: bytes, data: bytes, value: int, gas: int) -> bool:
+        await self._travel()
+        asked = {
+            "from": "0x" + sender.hex(), "to": self._address, "data": "0x" + data.hex(), "value": hex(value),
+            "gas": hex(gas),
+        }  # fmt: skip
+        try:
+            self._ledger.evm.rpc("eth_call", asked, "latest")
+        except EvmError:
+            return False
+        self._ledger.on_call(sender, data, "estimate")
+        return True
 
     async def next_nonce(self, account: bytes) -> int:
         await self._travel()
