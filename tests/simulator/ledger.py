@@ -306,8 +306,8 @@ class _Told:
     def __init__(self, values: Any) -> None:
         self._values = values
 
-    async def _view(self, _name: str, *_arguments: Any, make: Callable[[Any], Any], **_more: Any) -> Any:
-        return make(self._values)
+    async def _view(self, _name: str, *_arguments: Any, **_more: Any) -> Any:
+        return self._values
 
 
 def take_apart(raw: bytes, sender: bytes) -> Sent:
