@@ -45,7 +45,13 @@ def seat_member(seat: int, flags: int = 1, params: Any = PARAMS) -> Member:
 
 def shown(time: int = 100, posted: int = 0, params: Any = PARAMS, **changes: Any) -> TaskSnapshot:
     members = tuple(seat_member(seat, 3 if posted >> seat & 1 else 1, params) for seat in range(18))
-    values = {"phase": RoundPhase.POST, "round": 1, "committed": 0b111111, "group_count": 6, "phase_end": 1000}
+    values: dict[str, Any] = {
+        "phase": RoundPhase.POST,
+        "round": 1,
+        "committed": 0b111111,
+        "group_count": 6,
+        "phase_end": 1000,
+    }
     values |= {"model_owner": MODEL, "box_key": BOX.public}
     return snapshot(state(**(values | changes)), members, time=time, params=params)
 
