@@ -61,6 +61,12 @@ CREATE TABLE decisions (task INTEGER PRIMARY KEY, accepted INTEGER NOT NULL);
     """
 CREATE TABLE finished_tasks (task INTEGER PRIMARY KEY);
 """,
+    """
+CREATE TABLE received_vectors (
+    task INTEGER, round INTEGER, seat INTEGER, ctx BLOB NOT NULL, root BLOB NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (task, round, seat)
+);
+""",
 )
 _SCHEMA_VERSION = len(_MIGRATIONS)
 
@@ -298,6 +304,25 @@ class Journal:
         if row is None:
             return None
         return row[0], tuple(row[1][start : start + 32] for start in range(0, len(row[1]), 32))
+
+    def store_received(self, task: int, round_number: int, seat: int, ctx: bytes, root: bytes, vector: bytes) -> None:
+        """Stores an owner's masked vector before it is acknowledged; root: its commitment's. A new one replaces it."""
+        statement = "INSERT OR REPLACE INTO received_vectors VALUES (?, ?, ?, ?, ?, ?)"
+        self._write(statement, task, round_number, seat, ctx, root, vector)
+
+    def received_vectors(self, task: int, round_number: int, ctx: bytes) -> dict[int, tuple[bytes, bytes]]:
+        """(root, vector) of a round's vectors that owners handed over, by seat."""
+        statement = "SELECT seat, root, vector FROM received_vectors WHERE task = ? AND round = ? AND ctx = ?"
+        return {row[0]: (row[1], row[2]) for row in self._rows(statement, task, round_number, ctx)}
+
+    def received_roots(self, task: int, round_number: int, ctx: bytes) -> dict[int, bytes]:
+        """The roots of the same."""
+        statement = "SELECT seat, root FROM received_vectors WHERE task = ? AND round = ? AND ctx = ?"
+        return dict(self._rows(statement, task, round_number, ctx))
+
+    def forget_received(self, task: int, before: int) -> None:
+        """Drops the vectors of rounds before this one: they are learned from, and no reorg goes back so far."""
+        self._write("DELETE FROM received_vectors WHERE task = ? AND round < ?", task, before)
 
     def store_model(
         self, task: int, round_number: int, weights: NDArray[np.float64], optimiser: bytes, ending: bytes = b""

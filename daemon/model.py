@@ -1,6 +1,7 @@
 """The model owner's part: creates a task, plays its rounds, selects groups where that is its choice, decrypts, learns.
 
-Nothing that owners are owed waits for it: when it is silent the owners settle and end the task themselves.
+Nothing that owners are owed waits for it: when it is silent the owners settle and end the task themselves; and where
+they cannot, because they handed it their vectors, all of them are paid at the deadline.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from omnilytics.daemon.model_play import ModelChoices, ModelRoundPlayer
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.posting import PostedVectors
 from omnilytics.daemon.protection.sides import Learned
-from omnilytics.peers.duties import FinishRound, OpenRound, Poke, SelectGroups, Withdraw, model_duties, rounds_played
+from omnilytics.peers.duties import (
+    CollectVectors,
+    FinishRound,
+    OpenRound,
+    Poke,
+    SelectGroups,
+    SettleChunk,
+    Withdraw,
+    model_duties,
+    rounds_played,
+)
 from omnilytics.peers.errors import ChainError, ChainMismatchError, CommitmentError, OmniLyticsError
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.market import Outcome, RoundOpening, TaskSnapshot, TaskState, bitmap, bits
@@ -49,6 +60,7 @@ class ModelPart(ModelRoundPlayer):
         # What is under way off the event loop: a selection that the deadline overtook, and finishing, may be at once.
         self._working: set[str] = set()
         self._failed_work_at = -1
+        self._settling: PostedVectors | None = None
         self._done = False
         # Where refunds and what the settlement left go; None: to the own account.
         self.withdraw_to: bytes | None = None
@@ -152,8 +164,12 @@ class ModelPart(ModelRoundPlayer):
                     await self._open(snapshot, round_number)
                 case FinishRound(round_number):
                     await self._finish(snapshot, round_number)
+                case CollectVectors():
+                    self._collect(snapshot)
                 case SelectGroups(round_number):
                     await self._select(snapshot, round_number)
+                case SettleChunk():
+                    await self._settle(snapshot)
                 case Poke(reason):
                     state = snapshot.state
                     key = f"poke {state.status} {state.round} {state.phase}"
@@ -198,11 +214,11 @@ class ModelPart(ModelRoundPlayer):
         assert secrets is not None
         opening = await node.chain.opening(self._task, round_number, snapshot.block)
         complete = tuple(bits(state.complete))
-        parts = await node.chain.posted(opening, snapshot.block)
+        parts, held = await node.chain.posted(opening, snapshot.block), self._held(snapshot, opening)
         self._working.add(key)
 
         def work() -> Aggregate:
-            vectors = PostedVectors.collect(parts, params, opening.ctx, complete)
+            vectors = PostedVectors.collect(parts, params, opening.ctx, complete, held)
             return self._decrypt(vectors, opening, secrets[1], None, ())
 
         async def proceed(found: Aggregate | OmniLyticsError) -> None:
@@ -212,6 +228,31 @@ class ModelPart(ModelRoundPlayer):
                 self._send(snapshot, key, "selectGroups", self._task, opening.ctx, chosen, phase="settle")
 
         node.in_thread(self._task, work, proceed)
+
+    def _held(self, snapshot: TaskSnapshot, opening: RoundOpening) -> dict[int, bytes] | None:
+        """The vectors of a round that were handed over, by seat; None in a task where all are posted."""
+        if not snapshot.params.broker_delivery:
+            return None
+        received = self._node.journal.received_vectors(self._task, opening.round, opening.ctx)
+        return {seat: vector for seat, (_, vector) in received.items()}
+
+    async def _settle(self, snapshot: TaskSnapshot) -> None:
+        """Settles a chunk where vectors are handed over, and nobody else has them."""
+        node, state = self._node, snapshot.state
+        key = f"settle {state.round} {state.next_chunk}"
+        if self._failed_work_at == snapshot.block or not self._wanted(snapshot, key):
+            return
+        if self._settling is None or self._settling.ctx != state.ctx:
+            opening = await node.chain.opening(self._task, state.round, snapshot.block)
+            parts, held = await node.chain.posted(opening, snapshot.block), self._held(snapshot, opening)
+            try:
+                groups = bits(state.complete)
+                self._settling = PostedVectors.collect(parts, snapshot.params, state.ctx, groups, held)
+            except CommitmentError as error:
+                self._worked(key, error, snapshot, state.round)
+                return
+        data = self._settling.settle_data(state.next_chunk)
+        self._send(snapshot, key, "settle", self._task, state.ctx, state.next_chunk, data, phase="settle")
 
     def _busy(self, work: str, snapshot: TaskSnapshot) -> bool:
         """Whether this work is under way, or could not be done with what this block shows."""
@@ -279,7 +320,10 @@ class ModelPart(ModelRoundPlayer):
             raise ChainError(f"the logs do not show all of how round {target} ended")
         complete = tuple(bits(posts[0]["complete"])) if posts else ()
         chosen = tuple(bits(selections[0]["selected"])) if selections else ()
-        parts = await node.chain.posted(opening, snapshot.block) if complete else []
+        parts, held = (
+            await node.chain.posted(opening, snapshot.block) if complete else [],
+            self._held(snapshot, opening),
+        )
         secrets = node.journal.round_secrets(self._task, target)
         learned, side = self._learned, self._choices.side
         self._working.add(key)
@@ -287,7 +331,7 @@ class ModelPart(ModelRoundPlayer):
         def work() -> RoundResult:
             found, after = NOTHING, learned
             if outcome is not Outcome.VOID and complete and secrets is not None:
-                vectors = PostedVectors.collect(parts, params, opening.ctx, complete)
+                vectors = PostedVectors.collect(parts, params, opening.ctx, complete, held)
                 found = self._decrypt(vectors, opening, secrets[1], outcome, chosen)
             if found.average is not None:
                 after = side.learn(learned, self._round_entropy(target), found.average)
@@ -309,6 +353,7 @@ class ModelPart(ModelRoundPlayer):
         node.journal.store_model(self._task, round_number, result.learned.weights, result.learned.memory, ending)
         self._finished_round = round_number
         self._learned = result.learned
+        node.journal.forget_received(self._task, round_number - 1)
         if result.found.disagreement:
             node.log(
                 "krum.disagreement",

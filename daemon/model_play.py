@@ -22,6 +22,7 @@ from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.task_offer import TaskOffer
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.daemon.transactions import duty_key
+from omnilytics.daemon.vector_handover import TakingOver
 from omnilytics.daemon.waiting import awaited, place_name
 from omnilytics.peers import model_round
 from omnilytics.peers.errors import MessageError
@@ -69,6 +70,7 @@ class ModelRoundPlayer:
         self._last_place: tuple[object, ...] = ()
         self._last_waiting = ("", 0.0)
         self._round_started = 0.0
+        self._taking_over = TakingOver(node)
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
@@ -238,6 +240,8 @@ class ModelRoundPlayer:
         ours = snapshot is not None and arrived.task == self.task_id
         if ours and self._round is not None and arrived.round == known:
             self._step(EnvelopeReceived(arrived.sender, arrived.payload, self._node.clock()))
+        elif ours and self._taking_over.hears(arrived):
+            self._acknowledge()
         elif ours and arrived.round in (known, known + 1) and self._is_member(arrived.sender):
             # A full buffer loses its oldest.
             self.dropped += len(self._early) == _EARLY_MESSAGES
@@ -245,6 +249,25 @@ class ModelRoundPlayer:
         else:
             self.dropped += 1
             self._node.log("message.dropped", NO_ROUND_AT_HAND, "debug", code=MessageError.code, peer_to=arrived.sender)
+
+    def _collect(self, snapshot: TaskSnapshot) -> None:
+        """Takes the vectors that owners hand over, those that came before we saw the phase first; acknowledges them."""
+        if self._taking_over.collect(snapshot):
+            early, self._early = self._early, deque(maxlen=_EARLY_MESSAGES)
+            for arrived in early:
+                self._arrived(arrived)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Says on the chain whose vectors we have, when it is time for it."""
+        snapshot = self._snapshot
+        if snapshot is None or snapshot.state.phase is not RoundPhase.POST or snapshot.time >= snapshot.state.phase_end:
+            return
+        seats = self._taking_over.acknowledged_now(snapshot)
+        if seats:
+            state = snapshot.state
+            arguments = (self._task, state.ctx, seats)
+            self._send(snapshot, f"acknowledge {state.round}", "acknowledge", *arguments, phase="post")
 
     def _is_member(self, address: bytes) -> bool:
         return self._snapshot is not None and self._snapshot.member(address) is not None

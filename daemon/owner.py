@@ -13,16 +13,19 @@ from dataclasses import replace
 from omnilytics.daemon.accounting import epsilon_of
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.events import Event, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
+from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.ledger import Exposure, Ledger, Promise, kind_of
 from omnilytics.daemon.market_log import MarketLog
 from omnilytics.daemon.node import Node
 from omnilytics.daemon.owner_play import OwnerChoices, OwnerRoundPlayer
 from omnilytics.daemon.policy import Offer, allow_round
-from omnilytics.daemon.posting import PostedVectors, post_parts
+from omnilytics.daemon.posting import PostedVectors, PostPart, post_parts
 from omnilytics.daemon.task_finder import AcceptedTask, TaskFinder
+from omnilytics.daemon.vector_handover import HandingOver
 from omnilytics.peers import owner_round
 from omnilytics.peers.commitment import WORD_BYTES
 from omnilytics.peers.duties import (
+    DeliverVector,
     ExpelMate,
     PlayRound,
     Poke,
@@ -60,6 +63,7 @@ class OwnerPart(OwnerRoundPlayer):
     def __init__(self, node: Node, task_id: int | None, choices: OwnerChoices) -> None:
         super().__init__(node, task_id, choices)
         self._settling: tuple[bytes, PostedVectors] | None = None
+        self._handing_over = HandingOver(node)
         # The round whose vectors are being put together.
         self._collecting = b""
         self._last_place: tuple[object, ...] = ()
@@ -109,11 +113,13 @@ class OwnerPart(OwnerRoundPlayer):
                 await self._perform_duties(snapshot)
                 await self._prepare_to_settle(snapshot)
             case Arrived():
-                await self._arrived(event)
+                if not self._handing_over.hears(event):
+                    await self._arrived(event)
             case PresenceChanged(address, online):
                 await self._step(owner_round.PresenceSeen(address, online, self._node.clock()))
             case TimePassed():
                 await self._step(owner_round.Tick(self._node.clock()))
+                self._handing_over.tick()
             case WorkDone(proceed):
                 await proceed()
 
@@ -159,7 +165,9 @@ class OwnerPart(OwnerRoundPlayer):
         if await self._join_if_open(snapshot):
             return
         self._check_journal(snapshot)
-        for duty in (*owner_duties(snapshot, node.me), *standing_duties(snapshot, node.me)):
+        duties = (*owner_duties(snapshot, node.me), *standing_duties(snapshot, node.me))
+        self._handing_over.want(DeliverVector(snapshot.state.round) in duties and not self._safe_mode)
+        for duty in duties:
             match duty:
                 case Reveal():
                     self._send(snapshot, "reveal", "reveal", self._task, self._nonce())
@@ -171,6 +179,8 @@ class OwnerPart(OwnerRoundPlayer):
                         await self._play(snapshot, round_number)
                 case PostVector(round_number) if not self._safe_mode:
                     await self.post_vector(snapshot, round_number)
+                case DeliverVector(round_number) if not self._safe_mode:
+                    await self.deliver_vector(snapshot, round_number)
                 case SettleChunk():
                     await self._settle(snapshot)
                 case SignOfLife(round_number):
@@ -338,18 +348,36 @@ class OwnerPart(OwnerRoundPlayer):
 
     # --------------------------------------------------------- post, settle, collect
 
-    async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+    def _committed_vector(
+        self, snapshot: TaskSnapshot, round_number: int
+    ) -> tuple[StoredVector, list[PostPart]] | None:
+        """Our vector of a round, whole and in parts; None where it must not be seen."""
         me = snapshot.member(self._node.me)
         assert me is not None
         stored = self._node.journal.vector(self._task, round_number)
         if stored is None or stored.ctx != snapshot.state.ctx:
             # Unless we are in safe mode by now, the snapshot is of a fork that our journal does not know.
-            return
+            return None
         try:
-            parts = post_parts(stored, snapshot.params, me.seat)
+            return stored, post_parts(stored, snapshot.params, me.seat)
         except CommitmentError as error:
             self._node.log("post.refused", str(error), "error", code=error.code, task=self._task, round=round_number)
+            return None
+
+    async def deliver_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+        if self._handing_over.begun(snapshot.state.ctx):
             return
+        found = self._committed_vector(snapshot, round_number)
+        if found is not None:
+            self._enter_ledger(round_number)
+            self._handing_over.begin(snapshot, found[0])
+
+    async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+        me = snapshot.member(self._node.me)
+        found = self._committed_vector(snapshot, round_number)
+        if found is None or me is None:
+            return
+        stored, parts = found
         if len(parts) > 1:
             # Some may be on the chain from an earlier life, or from before a refusal.
             opening = await self._node.chain.opening(self._task, round_number, snapshot.block)
@@ -422,7 +450,7 @@ class OwnerPart(OwnerRoundPlayer):
         state = snapshot.state
         if state.status is not TaskStatus.RUNNING or state.phase is not RoundPhase.SETTLE or not state.complete:
             return
-        if snapshot.params.model_selection:
+        if snapshot.params.model_selection or snapshot.params.broker_delivery:
             return
         turns = range(state.next_chunk, snapshot.params.chunk_count)
         if any(snapshot.settler(chunk).account == self._node.me for chunk in turns):

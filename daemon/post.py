@@ -94,7 +94,8 @@ class TaskOrder:
                 raise ValueError("of another version")
             options = dict(said["options"])
             options["test"] = Path(options["test"])
-            known = {entry.name for entry in fields(ModelOptions)}
+            # What a version did not know yet has its default.
+            known = {entry.name for entry in fields(ModelOptions)} & set(options)
             return cls(ModelOptions(**{name: options[name] for name in known}), bytes.fromhex(said["rows"]))
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(

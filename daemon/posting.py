@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -53,19 +53,30 @@ class PostedVectors:
 
     @classmethod
     def collect(
-        cls, parts: Sequence[PostedPart], params: TaskParams, ctx: bytes, groups: Sequence[int]
+        cls,
+        parts: Sequence[PostedPart],
+        params: TaskParams,
+        ctx: bytes,
+        groups: Sequence[int],
+        held: Mapping[int, bytes] | None = None,
     ) -> PostedVectors:
-        """Puts the parts of the complete groups' vectors together. Raises CommitmentError when one is not whole."""
+        """Puts the parts of the complete groups' vectors together. Raises CommitmentError when one is not whole.
+
+        held: vectors by seat that were handed over, and not posted; of those that were both, what the chain shows.
+        """
         vectors: dict[int, bytes] = {}
         for group in groups:
             for seat in range(group * params.group_size, (group + 1) * params.group_size):
                 # The contract takes parts in order and each only once; a repeated log is the same part.
                 own = {part.first_chunk: part.data for part in parts if part.seat == seat}
                 vector = b"".join(own[first] for first in sorted(own))
+                if held is not None and len(vector) != params.layout.byte_count:
+                    vector = held.get(seat, b"")
                 if len(vector) != params.layout.byte_count:
                     raise CommitmentError(
                         f"seat {seat} has {len(vector)} of {params.layout.byte_count} bytes in the logs",
-                        help="the RPC does not show all logs; trying again",
+                        help="the RPC does not show all logs; trying again"
+                        + ("" if held is None else "; or this journal is older than what was handed over"),
                     )
                 vectors[seat] = vector
         return cls(params, ctx, tuple(groups), vectors)

@@ -86,6 +86,8 @@ class ModelOptions:
     settle_price_cap: int
     seed: int
     task: int | None
+    # "chain": owners post their vectors; "broker": they hand them to the model owner.
+    delivery: str = "chain"
 
     def wishes(self) -> Wishes:
         """What concerns the design of the task. Raises ConfigurationError for options that exclude each other."""
@@ -273,6 +275,7 @@ def model_choices(options: ModelOptions, own: Dataset) -> ModelChoices:
         faulty_groups=options.faulty,
         lane_bits=int(options.lane_bits),
         strict_selection=options.strict,
+        broker_delivery=options.delivery == "broker",
         rate=options.rate,
         gas_price_cap=options.settle_price_cap,
     )

@@ -43,6 +43,8 @@ class Terms:
     faulty_groups: int
     lane_bits: int = 16
     strict_selection: bool = False
+    # Whether owners hand their vectors over the broker to the model owner, or post them.
+    broker_delivery: bool = False
     max_empty_rounds: int = 3
     max_missed_rounds: int = 5
     rate: int = 10**15
@@ -98,6 +100,7 @@ async def make_offer(chain: Chain, spec: TaskSpec, terms: Terms, timing: Timing)
         faulty_groups=terms.faulty_groups,
         strict_selection=terms.strict_selection,
         model_selection=model_selection,
+        broker_delivery=terms.broker_delivery,
         lane_bits=terms.lane_bits,
         max_magnitude=max_magnitude,
         value_count=value_count,

@@ -49,6 +49,20 @@ class PostVector:
 
 
 @dataclass(frozen=True)
+class DeliverVector:
+    """Our group has fully committed: hand the journalled vector to the model owner, over the broker."""
+
+    round: int
+
+
+@dataclass(frozen=True)
+class CollectVectors:
+    """Model owner: owners hand their vectors over; acknowledge them on the chain."""
+
+    round: int
+
+
+@dataclass(frozen=True)
 class SettleChunk:
     """It is our turn, or everybody's, to settle this chunk."""
 
@@ -109,6 +123,8 @@ Duty = (
     | Poke
     | PlayRound
     | PostVector
+    | DeliverVector
+    | CollectVectors
     | SettleChunk
     | SelectGroups
     | SignOfLife
@@ -146,15 +162,23 @@ def _round_duties(snapshot: TaskSnapshot, me: Member) -> list[Duty]:
             if not (state.sat_out >> group & 1 or me.committed_in(state.round)):
                 return [PlayRound(state.round)]
         case RoundPhase.POST if in_time and state.committed >> group & 1:
-            if not me.posted_in(state.round) and snapshot.block >= state.close_block + snapshot.params.depth:
-                return [PostVector(state.round)]
-        case RoundPhase.SETTLE if in_time and not snapshot.params.model_selection:
+            if not me.posted_in(state.round) and _is_deep(snapshot):
+                # Left out by half of the phase: there is room on the chain for everybody's post in the other half.
+                forced = snapshot.time > snapshot.params.forced_from(state.phase_end)
+                delivers = snapshot.params.broker_delivery and not forced
+                return [DeliverVector(state.round) if delivers else PostVector(state.round)]
+        case RoundPhase.SETTLE if in_time and not (snapshot.params.model_selection or snapshot.params.broker_delivery):
             free_for_all = snapshot.time > state.turn_end + STAGGER_SECONDS * _rank(snapshot, me)
             if snapshot.settler().account == me.account or free_for_all:
                 return [SettleChunk(state.round, state.next_chunk)]
         case _:
             pass
     return []
+
+
+def _is_deep(snapshot: TaskSnapshot) -> bool:
+    """Whether the close of the commit phase is as deep as the task wants it before a vector may be seen."""
+    return snapshot.block >= snapshot.state.close_block + snapshot.params.depth
 
 
 def standing_duties(snapshot: TaskSnapshot, account: bytes) -> list[Duty]:
@@ -214,6 +238,12 @@ def model_duties(snapshot: TaskSnapshot, finished_round: int) -> list[Duty]:
         and snapshot.time < state.phase_end
     ):
         duties.append(SelectGroups(state.round))
+    elif state.status is TaskStatus.RUNNING and snapshot.params.broker_delivery and snapshot.time < state.phase_end:
+        # Owners have not seen each other's vectors: nobody else can settle.
+        if state.phase is RoundPhase.POST and _is_deep(snapshot):
+            duties.append(CollectVectors(state.round))
+        elif state.phase is RoundPhase.SETTLE:
+            duties.append(SettleChunk(state.round, state.next_chunk))
     return duties + _pokes(snapshot, rank=0)
 
 

@@ -64,6 +64,8 @@ class TaskParams:
     faulty_groups: int
     strict_selection: bool
     model_selection: bool
+    # Vectors go to the model owner over the broker, and onto the chain only where it does not acknowledge them.
+    broker_delivery: bool
     lane_bits: int
     max_magnitude: int
     value_count: int
@@ -110,6 +112,10 @@ class TaskParams:
         first = self.pad_index(group * self.group_size)
         return range(first, first + self.group_size)
 
+    def forced_from(self, phase_end: int) -> int:
+        """From when on, in a post phase that ends then, an owner that was not acknowledged posts: half of the phase."""
+        return phase_end - self.post_seconds // 2
+
     @property
     def minimum_groups(self) -> int:
         """Complete groups that Multi-Krum needs: 2f + 3."""
@@ -143,8 +149,13 @@ class Member:
         return self.record_round == round_number and bool(self.record_flags & 1)
 
     def posted_in(self, round_number: int) -> bool:
-        """Whether its whole vector of that round is posted."""
+        """Whether its whole vector of that round is posted, or acknowledged by the model owner."""
         return self.record_round == round_number and bool(self.record_flags & 2)
+
+    @property
+    def kept_root(self) -> int:
+        """The low 208 bits of the root that it has committed to in record_round."""
+        return int.from_bytes(self.record[6:], "big")
 
     def sat_out_in(self, round_number: int) -> bool:
         """Whether it declared that its group cannot play that round."""

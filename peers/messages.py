@@ -14,8 +14,10 @@ from omnilytics.peers.hashing import ADDRESS_BYTES, HASH_BYTES, abi_words, kecca
 from omnilytics.peers.keys import BOX_OVERHEAD_BYTES
 
 VERSION: Final = 1
-MAX_MESSAGE_BYTES: Final = 512
-"""Of a whole envelope. The receiver looks at the length before anything else."""
+MAX_MESSAGE_BYTES: Final = 4096
+"""Of a whole envelope. The receiver looks at the length before anything else. Only a vector's parts are over 512."""
+MAX_PART_BYTES: Final = 3968
+"""Bytes of a masked vector in one message; whole words of 32."""
 CHANNEL_REGISTERED: Final = 0
 CHANNEL_EPHEMERAL: Final = 1
 
@@ -128,7 +130,49 @@ class ModelKeyReceived(_Addressed):
         return self.digest
 
 
-Message = Hello | SeedAcknowledgement | ModelKey | ModelKeyReceived
+@dataclass(frozen=True)
+class VectorPart(_Addressed):
+    """Kind 5, under registered keys: part `index` (4 bytes) of the sender's masked vector, MAX_PART_BYTES of it; the
+    last part may be shorter.
+
+    Under registered keys, because it may be sent after a restart, when the ephemeral keys are gone. What it hides is
+    what a post would show everybody.
+    """
+
+    KIND = 5
+    CHANNEL = CHANNEL_REGISTERED
+
+    index: int
+    data: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not 0 <= self.index < 1 << 32 or not 0 < len(self.data) <= MAX_PART_BYTES or len(self.data) % 32:
+            raise MessageError(f"part {self.index} of a vector has {len(self.data)} bytes")
+
+    def _body(self) -> bytes:
+        return self.index.to_bytes(4, "big") + self.data
+
+
+@dataclass(frozen=True)
+class VectorReceived(_Addressed):
+    """Kind 6, under registered keys: so many (4 bytes) of the receiver's first parts are there."""
+
+    KIND = 6
+    CHANNEL = CHANNEL_REGISTERED
+
+    count: int
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not 0 <= self.count < 1 << 32:
+            raise MessageError(f"{self.count} parts of a vector")
+
+    def _body(self) -> bytes:
+        return self.count.to_bytes(4, "big")
+
+
+Message = Hello | SeedAcknowledgement | ModelKey | ModelKeyReceived | VectorPart | VectorReceived
 
 
 def receipt_digest(key: bytes, pad_seed: bytes) -> bytes:
@@ -172,6 +216,10 @@ def _decode_body(kind: int, ctx: bytes, sender: bytes, receiver: bytes, body: by
             return ModelKey(ctx, sender, receiver, body[:32], body[32:])
         case ModelKeyReceived.KIND, 32:
             return ModelKeyReceived(ctx, sender, receiver, body)
+        case VectorPart.KIND, size if size > 4:
+            return VectorPart(ctx, sender, receiver, int.from_bytes(body[:4], "big"), body[4:])
+        case VectorReceived.KIND, 4:
+            return VectorReceived(ctx, sender, receiver, int.from_bytes(body, "big"))
         case _:
             raise MessageError(f"message of kind {kind} has a body of {len(body)} bytes, which no kind has")
 

@@ -47,6 +47,10 @@ class RoundKeys:
         box = seal(self.registered.secret, peer.box_key, message.encode(), nonce)
         return encode_envelope(CHANNEL_REGISTERED, box)
 
+    def registered_to(self, message: Message, peer: Peer, nonce: bytes) -> bytes:
+        """An envelope under the registered keys, for what must be understood after a restart."""
+        return encode_envelope(CHANNEL_REGISTERED, seal(self.registered.secret, peer.box_key, message.encode(), nonce))
+
     def private(self, message: Message, peer_ephemeral: bytes, nonce: bytes) -> bytes:
         """An envelope under the ephemeral keys."""
         return encode_envelope(CHANNEL_EPHEMERAL, seal(self.ephemeral.secret, peer_ephemeral, message.encode(), nonce))

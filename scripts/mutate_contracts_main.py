@@ -172,7 +172,11 @@ def _killer(work: Path, compiled: dict[str, Any], number: int, mutant: Mutant | 
             (folder / f"{name}.json").write_text(artifact(compiled[name], number))
         library = mutant is not None and mutant.file in LIBRARY_FILES
         suites_and_runs = [("Libraries", 4)] if library or mutant is None else []
-        suites_and_runs += [("Market(Setup|Money|Rounds|Edges|Selection)", 2), ("Invariant", 4), ("MarketRounds", 64)]
+        suites_and_runs += [
+            ("Market(Setup|Money|Rounds|Edges|Selection|Delivery)", 2),
+            ("Invariant", 4),
+            ("MarketRounds", 64),
+        ]
         for suites, runs in suites_and_runs:
             killer = _forge(work, folder, suites, runs, mutant is None)
             if killer:

@@ -76,6 +76,13 @@ _KINDS = ", ".join(POISONS)
 @click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), help="Default: 32 under perturbed, otherwise 16.")
 @click.option("--strict", is_flag=True, help="Select G - f - 2 groups instead of G - f.")
 @click.option(
+    "--delivery",
+    type=click.Choice(["chain", "broker"]),
+    default="chain",
+    show_default=True,
+    help="How vectors reach the model owner: posted, or over the broker.",
+)
+@click.option(
     "--rate", type=int, default=TestbedOptions.rate, show_default=True, metavar="WEI", help="For an owner and round."
 )
 @click.option("--poison", metavar="KIND:COUNT", help=f"So many whole groups are hostile: {_KINDS}.")

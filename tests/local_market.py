@@ -23,6 +23,7 @@ PARAMS = TaskParams(
     faulty_groups=0,
     strict_selection=False,
     model_selection=False,
+    broker_delivery=False,
     lane_bits=16,
     max_magnitude=5461,
     value_count=40,

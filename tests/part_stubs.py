@@ -11,6 +11,7 @@ from omnilytics.daemon.chain import Head, PostedPart
 from omnilytics.daemon.journal import Journal
 from omnilytics.peers.errors import OmniLyticsError
 from omnilytics.peers.market import Outcome, RoundOpening, TaskParams, TaskState
+from omnilytics.peers.owner_round import Pace
 from tests.market_views import state
 from tests.round_network import Entropy
 
@@ -103,6 +104,16 @@ class LogStub:
 
 
 @dataclass
+class BrokerStub:
+    """Keeps what is sent: (task, round, receiver, envelope)."""
+
+    sent: list[tuple[int, int, bytes, bytes]] = field(default_factory=list)
+
+    def send(self, task: int, round_number: int, receiver: bytes, payload: bytes) -> None:
+        self.sent.append((task, round_number, receiver, payload))
+
+
+@dataclass
 class NodeStub:
     """As much of a node as a part uses."""
 
@@ -113,6 +124,9 @@ class NodeStub:
     log: LogStub = field(default_factory=LogStub)
     clock: Callable[[], float] = lambda: 0.0
     entropy: Callable[[int], bytes] = field(default_factory=lambda: Entropy("node"))
+    broker: BrokerStub = field(default_factory=lambda: BrokerStub())
+    keys: Any = None
+    pace: Pace = field(default_factory=Pace)
     heads: Any = field(default_factory=lambda: SimpleNamespace(observe=lambda head: None, pause=lambda least: least))
     # Background work that is under way: what it computes, and what happens then.
     working: list[tuple[Callable[[], Any], Callable[[Any], Awaitable[None]]]] = field(default_factory=list)

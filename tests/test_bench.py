@@ -66,10 +66,15 @@ def test_the_floor_counts_bytes_as_eip_7623_does() -> None:
 
 async def test_a_round_is_played_to_its_end_and_every_call_is_counted(tmp_path: Path) -> None:
     async with start_anvil(tmp_path, block_time=0) as anvil:
-        (row,) = await market_gas(anvil, [Cell(20, 3, 3, 16)], lambda text: None)
+        cells = [Cell(20, 3, 3, 16), Cell(20, 3, 3, 16, "broker")]
+        row, over_broker = await market_gas(anvil, cells, lambda text: None)
     assert {name: spent.calls for name, spent in row.spent.items()} == {
         "openRound": 1, "commit": 9, "post": 9, "settle": 1,
     }  # fmt: skip
+    assert {name: spent.calls for name, spent in over_broker.spent.items()} == {
+        "openRound": 1, "commit": 9, "acknowledge": 1, "settle": 1,
+    }  # fmt: skip
+    assert over_broker.a_value() < row.a_value()
     assert all(spent.gas >= spent.floor for spent in row.spent.values())
     total = sum(spent.gas for spent in row.spent.values())
     assert row.a_value() == total / (20 * 9)

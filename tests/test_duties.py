@@ -12,6 +12,8 @@ from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.posting import PostedVectors, post_parts
 from omnilytics.peers.commitment import root
 from omnilytics.peers.duties import (
+    CollectVectors,
+    DeliverVector,
     Duty,
     ExpelMate,
     FinishRound,
@@ -175,6 +177,57 @@ def test_the_depth_is_the_tasks() -> None:
     deep = replace(PARAMS, depth=12)
     assert owner_duties(snapshot(posting, block=51, params=deep), ME) == []
     assert owner_duties(snapshot(posting, block=52, params=deep), ME) == [PostVector(3)]
+
+
+# ------------------------------------------------------ vectors over the broker
+
+OVER_BROKER = replace(PARAMS, broker_delivery=True)  # a post phase of 1000 s: the second half is from 500 on
+
+
+def posting_over_broker(time: int, flags: int = 1, block: int = 41, **changes: Any) -> TaskSnapshot:
+    members = list(seated(9))
+    members[4] = member(4, flags=flags, round_number=3)
+    values = {"phase": RoundPhase.POST, "round": 3, "close_block": 40, "committed": 0b111, "phase_end": 1000}
+    return snapshot(state(**(values | changes)), tuple(members), time=time, block=block, params=OVER_BROKER)
+
+
+@pytest.mark.parametrize(
+    ("time", "more", "expected"),
+    [
+        (100, {}, [DeliverVector(3)]),
+        (100, {"block": 40}, []),  # not before a post could be
+        (100, {"committed": 0b101}, []),
+        (500, {}, [DeliverVector(3)]),
+        (501, {}, [PostVector(3)]),  # left out by half of the phase
+        (501, {"flags": 3}, []),  # acknowledged
+        (100, {"flags": 3}, []),
+        (1000, {}, []),
+    ],
+)
+def test_a_vector_is_handed_over_and_posted_only_where_it_was_left_out(
+    time: int, more: dict[str, Any], expected: list[Duty]
+) -> None:
+    assert owner_duties(posting_over_broker(time, **more), ME) == expected
+
+
+def test_the_model_owner_collects_while_owners_post_and_then_settles_alone() -> None:
+    assert model_duties(posting_over_broker(100), 2) == [CollectVectors(3)]
+    assert model_duties(posting_over_broker(100, block=40), 2) == []
+    assert model_duties(posting_over_broker(999), 2) == [CollectVectors(3)]
+    assert CollectVectors(3) not in model_duties(posting_over_broker(1000), 2)
+    shown = snapshot(settling(next_chunk=1), time=700, params=OVER_BROKER)
+    assert model_duties(shown, 3) == [SettleChunk(4, 1)]
+    assert all(owner_duties(shown, owner.account) == [] for owner in shown.members)
+    late = replace(shown, time=1001)
+    assert model_duties(late, 3) == [Poke("a deadline is over")]
+    selecting = replace(shown, params=replace(OVER_BROKER, model_selection=True))
+    assert model_duties(selecting, 3) == [SelectGroups(4)]
+
+
+def test_where_vectors_are_posted_nobody_hands_anything_over() -> None:
+    shown = replace(posting_over_broker(100), params=PARAMS)
+    assert owner_duties(shown, ME) == [PostVector(3)] and model_duties(shown, 2) == []
+    assert model_duties(snapshot(settling(), time=700), 3) == []
 
 
 # ------------------------------------------------------------------------- settle

@@ -671,3 +671,48 @@ def test_poison_and_deaths_in_one_run(tmp_path: Path) -> None:
     assert told[killed["address"]]["slashed_rounds"] == told[killed["address"]]["died_in_rounds"] == [2]
     assert {p: o["earned_wei"] for p, o in told.items()} == {o["address"]: o["paid_wei"] for o in summary["owners"]}
     assert summary["sums_verified"] is True
+
+
+def test_vectors_over_the_broker_cross_the_chain_once(tmp_path: Path) -> None:
+    """The same run as with posts, and nobody has posted."""
+    summary = asyncio.run(run_testbed(replace(OPTIONS, delivery="broker", rounds=1), tmp_path / "run"))
+    assert summary["status"] == "ended" and summary["sums_verified"] is True
+    assert [item["outcome"] for item in summary["rounds"]] == ["selected"]
+    assert abs(summary["accuracy_final"] - summary["accuracy_plain"]) <= 0.01
+    assert {owner["paid_wei"] for owner in summary["owners"]} == {OPTIONS.rate}
+    assert summary["slashed_wei"] == summary["locked_wei"] == 0
+    sent = _sent(tmp_path / "run")
+    assert "post" not in sent["owner"] and "settle" not in sent["owner"]
+    assert sent["model"].count("acknowledge") == 1 and "settle" in sent["model"]
+
+
+def _sent(folder: Path) -> dict[str, list[str]]:
+    """Functions of the transactions that were mined, by the role of who sent them."""
+    found: dict[str, list[str]] = {"owner": [], "model": []}
+    for path in (folder / "participants").glob("*/log.jsonl"):
+        for line in map(json.loads, path.read_text().splitlines()):
+            if line["event"] == "tx.mined":
+                found[line["role"]].append(line["msg"].split(":")[0])
+    return found
+
+
+def test_owners_of_a_model_owner_that_ignores_one_and_then_vanishes_are_all_paid(tmp_path: Path) -> None:
+    """Round 1: whom it does not acknowledge posts, and the round is as any other. Round 2: it acknowledges and is gone,
+    and so are the vectors: nobody can settle, and every complete group is paid."""
+    options = replace(
+        OPTIONS,
+        delivery="broker",
+        ignored_owners=1,
+        phase_seconds=16,
+        kills=(Kill("model", "settle", 2),),
+    )
+    summary = asyncio.run(run_testbed(options, tmp_path / "run"))
+    assert summary["status"] == "ended"
+    assert [item["outcome"] for item in summary["rounds"]] == ["selected", "late"]
+    assert all(item["void_groups"] == [] for item in summary["rounds"])
+    assert {owner["paid_wei"] for owner in summary["owners"]} == {2 * options.rate}
+    assert summary["slashed_wei"] == summary["locked_wei"] == 0
+    sent = _sent(tmp_path / "run")
+    assert sent["owner"].count("post") == 2 and "settle" not in sent["owner"]
+    # Back again it has the vectors in its journal, and on the chain the one that was posted.
+    assert summary["sums_verified"] is True

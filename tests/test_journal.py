@@ -487,3 +487,18 @@ def test_a_vector_does_not_show_itself() -> None:
     text = repr(vector())
     assert repr(vector().vector)[2:30] not in text
     assert "array" not in text
+
+
+def test_received_vectors_are_of_one_context_and_the_newest_of_a_seat(path: Path) -> None:
+    journal = Journal(path)
+    journal.store_received(1, 2, 5, b"c" * 32, b"r" * 32, b"first")
+    journal.store_received(1, 2, 5, b"c" * 32, b"s" * 32, b"second")
+    journal.store_received(1, 3, 5, b"d" * 32, b"t" * 32, b"third")
+    journal.close()
+    journal = Journal(path)
+    assert journal.received_vectors(1, 2, b"c" * 32) == {5: (b"s" * 32, b"second")}
+    assert journal.received_roots(1, 2, b"c" * 32) == {5: b"s" * 32}
+    assert journal.received_vectors(1, 2, b"d" * 32) == {} == journal.received_vectors(2, 2, b"c" * 32)
+    journal.forget_received(1, 3)
+    assert journal.received_vectors(1, 2, b"c" * 32) == {}
+    assert journal.received_roots(1, 3, b"d" * 32) == {5: b"t" * 32}

@@ -14,12 +14,15 @@ from omnilytics.peers.messages import (
     CHANNEL_EPHEMERAL,
     CHANNEL_REGISTERED,
     MAX_MESSAGE_BYTES,
+    MAX_PART_BYTES,
     Hello,
     Message,
     ModelKey,
     ModelKeyReceived,
     SeedAcknowledgement,
     Topic,
+    VectorPart,
+    VectorReceived,
     decode,
     decode_envelope,
     encode_envelope,
@@ -42,6 +45,9 @@ MESSAGES: list[Message] = [
     SeedAcknowledgement(CTX, SENDER, RECEIVER, b"d" * 32),
     ModelKey(CTX, SENDER, RECEIVER, b"k" * 32, b"p" * 32),
     ModelKeyReceived(CTX, SENDER, RECEIVER, b"d" * 32),
+    VectorPart(CTX, SENDER, RECEIVER, 3, bytes(32)),
+    VectorPart(CTX, SENDER, RECEIVER, 2**32 - 1, b"v" * MAX_PART_BYTES),
+    VectorReceived(CTX, SENDER, RECEIVER, 7),
 ]
 
 

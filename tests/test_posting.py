@@ -133,3 +133,19 @@ def test_posted_vectors_do_not_show_their_bytes() -> None:
     vectors = PostedVectors.collect(posts(range(3)), SMALL, CTX, (0,))
     assert repr(stored(0).vector)[2:20] not in repr(vectors)
     assert secret("x") not in repr(vectors).encode()
+
+
+def test_vectors_that_were_handed_over_fill_what_was_not_posted() -> None:
+    size = SMALL.layout.byte_count
+    vectors = {seat: vector_of(seat, size) for seat in range(3)}
+    parts = [PostedPart(0, 0, vectors[0])]
+    held = {0: bytes(size), 1: vectors[1], 2: vectors[2]}
+    assert PostedVectors.collect(parts, SMALL, CTX, [0], held).vectors == vectors, "what is on the chain comes first"
+    # Of one that was acknowledged in the middle of its post a part is on the chain.
+    begun = [*parts, PostedPart(1, 0, vectors[1][:32])]
+    assert PostedVectors.collect(begun, SMALL, CTX, [0], held).vectors == vectors
+    with pytest.raises(CommitmentError, match="seat 1 has 32 of 96 bytes"):
+        PostedVectors.collect(begun, SMALL, CTX, [0])
+    with pytest.raises(CommitmentError, match="seat 2 has 0 of 96 bytes") as caught:
+        PostedVectors.collect(begun, SMALL, CTX, [0], {1: vectors[1]})
+    assert "older" in caught.value.help

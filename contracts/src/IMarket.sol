@@ -21,6 +21,7 @@ interface IMarket {
         uint8 faultyGroups; //     f, poisoned groups that Multi-Krum tolerates
         bool strictSelection; //   false: m = G' - f groups are selected; true: m = G' - f - 2
         bool modelSelection; //    false: Multi-Krum on the contract selects and pays; true: the model owner names the groups, all complete ones are paid
+        bool brokerDelivery; //    false: owners post their vectors here; true: they hand them to the model owner elsewhere, which acknowledges them; who is left out posts
         uint8 laneBits; //         b: 8, 16 or 32
         uint32 maxMagnitude; //    q_max of one owner; groupSize * maxMagnitude < 2^(b - 2)
         uint32 valueCount; //      d, lanes of a vector before padding
@@ -34,9 +35,9 @@ interface IMarket {
         uint32 revealSeconds; //   from the close of joining
         uint32 openSeconds; //     the model owner's time to open the next round
         uint32 commitSeconds;
-        uint32 postSeconds; //     counted from the actual close of the commit phase
+        uint32 postSeconds; //     counted from the actual close of the commit phase; with brokerDelivery at least twice what all posts take
         uint32 settleSeconds; //   counted from the actual close of the post phase; at least (chunks + 1) * (turnSeconds + blockSeconds)
-        uint32 turnSeconds; //     how long a chunk is reserved for the settler whose turn it is
+        uint32 turnSeconds; //     how long a chunk is reserved for the settler whose turn it is; with brokerDelivery there are no turns
         uint96 rate; //            wei for one owner and round
         uint80 stake; //           wei each owner locks; at least groupSize * rate + deposit
         uint80 deposit; //         part of the stake forfeited for a nonce withheld or for being dead
@@ -80,7 +81,7 @@ interface IMarket {
         uint8 status; //     0 joined, 1 revealed, 2 seated, 3 released (not drawn or nonce withheld), 4 out (left, expelled or its group dissolved)
         bytes32 boxKey; //   X25519 public key
         bytes32 record; //   nonce commitment until the draw; then: round (uint32, top) | flags (uint8) | 8 zero bits | 208 bits of the root.
-        // flags: 1 committed, 2 posted, 4 sat out (a sign of life without a commitment)
+        // flags: 1 committed, 2 posted or acknowledged, 4 sat out (a sign of life without a commitment)
         uint16 collected; // paid rounds of its group already withdrawn
     }
 
@@ -105,7 +106,7 @@ interface IMarket {
         uint32 short; //         a member lacks its full stake
         uint32 satOut; //        this round: a member declared that its group cannot play
         uint32 committed; //     this round: all members have committed
-        uint32 complete; //      this round: all members have posted
+        uint32 complete; //      this round: all members have posted, or are acknowledged
         uint32 selected; //      last settled round
         // money, wei
         uint128 escrow;
@@ -149,6 +150,8 @@ interface IMarket {
     event SatOut(uint256 indexed taskId, uint256 indexed round, address indexed account, uint256 seat);
     event CommitClosed(uint256 indexed taskId, uint256 indexed round, uint256 committed, uint256 closeBlock, uint256 postDeadline);
     event Posted(uint256 indexed taskId, uint256 indexed round, address indexed account, uint256 seat, uint256 firstChunk, bytes data);
+    /// @param seats bitmap over seats: whose vectors the model owner has, none of which was posted or acknowledged before.
+    event Acknowledged(uint256 indexed taskId, uint256 indexed round, uint256 seats);
     event Slashed(
         uint256 indexed taskId, uint256 indexed round, address indexed account, uint256 amount, uint256 compensation, uint256 burned
     );
@@ -269,9 +272,17 @@ interface IMarket {
     /// @param nextHash link hash behind the last chunk given; for the last part: the terminal, keccak256(abi.encode(0x02, ctx, seat)).
     function post(uint256 taskId, bytes32 ctx, uint256 firstChunk, bytes calldata data, bytes32 nextHash) external;
 
+    /// @notice The model owner's receipt for vectors that it was handed elsewhere, in a task with brokerDelivery: these seats count as posted, for ever. Model owner only, from
+    /// `depth` blocks after the close of the commit phase, as often as there are new ones. Seats that count as posted already are passed over; one at least must not.
+    /// The contract does not see the vectors and needs none of them: a group that is complete is paid by the same rules as if all had posted. A model owner that acknowledges what
+    /// it does not have cannot settle, and pays all complete groups.
+    /// @param seats bitmap over seats, all of fully committed groups.
+    function acknowledge(uint256 taskId, bytes32 ctx, uint256 seats) external;
+
     /// @notice Settles one chunk: checks it for every owner of every complete group, adds up each group lane by lane, adds the squared
     /// distances to the running totals; with the last chunk runs Multi-Krum and pays. Reimbursed from the pot.
     /// Until turnEnd only the settler whose turn it is: of the owners of complete groups, in the order of their seats, number (round + chunk) % how many they are.
+    /// With brokerDelivery whoever has the vectors may settle at once.
     /// @param data for each complete group in order, for each position in order: link hash of the next chunk (32 bytes), then the chunk's words.
     function settle(uint256 taskId, bytes32 ctx, uint256 chunk, bytes calldata data) external;
 

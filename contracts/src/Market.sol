@@ -160,9 +160,7 @@ contract Market is MarketSettlement, ReentrancyGuardTransient {
             uint256 record = uint256(m.record);
             if (uint256(s.committed) >> group & 1 == 0) revert GroupNotPlaying(group);
             if (record & FLAG_POSTED != 0) revert AlreadyPosted(msg.sender); // the group has committed, so the record is of this round
-            if (block.number < uint256(s.closeBlock) + t.params.depth) {
-                revert TooEarly(uint256(s.closeBlock) + t.params.depth, block.number);
-            }
+            _requireDeep(t);
             bool last = _checkPart(t, ctx, m.seat, record, firstChunk, data, nextHash);
 
             emit Posted(taskId, s.round, msg.sender, m.seat, firstChunk, data);
@@ -174,6 +172,38 @@ contract Market is MarketSettlement, ReentrancyGuardTransient {
                 s.complete |= uint32(1 << group);
                 if (s.complete == s.committed) _closePost(taskId, t);
             }
+        }
+    }
+
+    function acknowledge(uint256 taskId, bytes32 ctx, uint256 seats) external {
+        unchecked {
+            Task storage t = _enter(taskId, RoundPhase.Post, ctx);
+            TaskState storage s = t.state;
+            if (!t.params.brokerDelivery || msg.sender != s.modelOwner) revert NotModelOwner(msg.sender);
+            _requireDeep(t);
+            uint256 groupSize = t.params.groupSize;
+            uint256 committed = s.committed;
+            uint256 complete = s.complete;
+            uint256 tally = t.tally;
+            uint256 fresh = 0;
+            for (uint256 seat = 0; seats >> seat != 0; ++seat) {
+                if (seats >> seat & 1 == 0) continue;
+                uint256 group = seat / groupSize;
+                if (committed >> group & 1 == 0) revert GroupNotPlaying(group);
+                Member storage m = _seated(t, seat);
+                uint256 record = uint256(m.record);
+                if (record & FLAG_POSTED != 0) continue; // it may have posted while this call was on its way
+                m.record = bytes32(record | FLAG_POSTED);
+                fresh |= 1 << seat;
+                tally += 1 << (POSTS_SHIFT + 5 * group);
+                if ((tally >> (POSTS_SHIFT + 5 * group)) & 31 == groupSize) complete |= 1 << group;
+            }
+            if (fresh == 0) revert BadSelection(seats, 0);
+            t.tally = tally;
+            s.complete = uint32(complete);
+            emit Acknowledged(taskId, s.round, fresh);
+            // INVARIANT: from here on a complete group is owed its rate, whether or not the model owner has a single vector of it.
+            if (complete == committed) _closePost(taskId, t);
         }
     }
 
@@ -197,7 +227,7 @@ contract Market is MarketSettlement, ReentrancyGuardTransient {
             }
             if (block.timestamp <= s.turnEnd) {
                 address settler = _settlerOf(t, groups, chunk);
-                if (msg.sender != settler) revert NotYourTurn(settler, s.turnEnd);
+                if (msg.sender != settler && !t.params.brokerDelivery) revert NotYourTurn(settler, s.turnEnd);
             }
             _checkLinks(t, ctx, chunk, words, last, data);
 

@@ -93,6 +93,14 @@ abstract contract MarketPhases is IMarket, MarketState {
         if (s.phase != RoundPhase.Idle && uint256(s.committed) >> group & 1 == 1) revert WrongPhase(s.phase);
     }
 
+    /// @dev A vector that is shown before the close of the commit phase is final could meet another one after a reorg.
+    function _requireDeep(Task storage t) internal view {
+        unchecked {
+            uint256 first = uint256(t.state.closeBlock) + t.params.depth;
+            if (block.number < first) revert TooEarly(first, block.number);
+        }
+    }
+
     function _requireMissed(Task storage t, address account, uint256 missed) internal view {
         if (missed <= t.params.maxMissedRounds) revert StillAlive(account, missed, t.params.maxMissedRounds);
     }

@@ -37,7 +37,8 @@ library TaskBounds {
         _between("revealSeconds", p.revealSeconds, p.blockSeconds, MAX_SECONDS);
         _between("openSeconds", p.openSeconds, 1, MAX_SECONDS);
         _between("commitSeconds", p.commitSeconds, uint256(p.blockSeconds) * (uint256(p.depth) + 2), MAX_SECONDS);
-        _between("postSeconds", p.postSeconds, leastPostSeconds(p, words, owners), MAX_SECONDS);
+        // with brokerDelivery the second half of the phase has room for the posts of all that the model owner leaves out
+        _between("postSeconds", p.postSeconds, leastPostSeconds(p, words, owners) * (p.brokerDelivery ? 2 : 1), MAX_SECONDS);
         _between("turnSeconds", p.turnSeconds, 1, MAX_SECONDS);
         // every settler may let its turn pass, and the round is still settled in time; or the model owner sees the last post final, and answers
         uint256 leastSettle =

@@ -57,6 +57,7 @@ class Cell:
     """A task to be measured. d = value_count is a multiple of ten: a softmax over ten classes.
 
     poisoned: so many groups, the last ones, have sums of random lanes.
+    delivery: "chain", vectors are posted; "broker", the model owner acknowledges them, and settles.
     """
 
     value_count: int
@@ -64,6 +65,7 @@ class Cell:
     group_size: int
     lane_bits: int
     poisoned: int = 0
+    delivery: str = "chain"
 
     @property
     def owners(self) -> int:
@@ -117,7 +119,9 @@ class RoundGas:
     def a_value(self, *functions: str) -> float:
         """Gas a value and owner, of these functions or of all."""
         names = functions or tuple(self.spent)
-        return sum(self.spent[name].gas for name in names) / (self.cell.value_count * self.cell.owners)
+        return sum(self.spent[name].gas for name in names if name in self.spent) / (
+            self.cell.value_count * self.cell.owners
+        )
 
 
 class Player:
@@ -139,7 +143,14 @@ class Player:
         for keys in self._people:
             await self._anvil.call("anvil_setBalance", "0x" + keys.address.hex(), hex(10**24))
         spec = TaskSpec("softmax", cell.value_count // len(CLASSES) - 1, CLASSES, 1.0, 200)
-        terms = Terms(2, cell.group_size, cell.groups, max(0, (cell.groups - 3) // 2), cell.lane_bits)
+        terms = Terms(
+            2,
+            cell.group_size,
+            cell.groups,
+            max(0, (cell.groups - 3) // 2),
+            cell.lane_bits,
+            broker_delivery=cell.delivery == "broker",
+        )
         timing = Timing(LONG, LONG, LONG, LONG, LONG, LONG, 60)
         offer = await make_offer(chain, spec, terms, timing)
         params = offer.params
@@ -172,7 +183,9 @@ class Player:
         for keys in owners:
             seat = seats[keys.address]
             await self._act(keys, "commit", task, ctx, root(vectors[seat], params.chunk_words, ctx, seat), count=True)
-        for keys in owners:
+        if params.broker_delivery:
+            await self._act(model, "acknowledge", task, ctx, (1 << cell.owners) - 1, count=True)
+        for keys in [] if params.broker_delivery else owners:
             seat = seats[keys.address]
             stored = StoredVector(ctx, root(vectors[seat], params.chunk_words, ctx, seat), vectors[seat], None)  # type: ignore[arg-type]
             for part in post_parts(stored, params, seat):
@@ -181,7 +194,7 @@ class Player:
         snapshot = await now()
         posted = PostedVectors(params, ctx, tuple(bits(snapshot.state.complete)), vectors)
         for chunk in range(params.chunk_count):
-            settler = by_account[(await now()).settler().account]
+            settler = model if params.broker_delivery else by_account[(await now()).settler().account]
             await self._act(settler, "settle", task, ctx, chunk, posted.settle_data(chunk), count=True)
         return self.result
 
@@ -292,8 +305,9 @@ def baseline_gas(anvil: Anvil, owners: int = 2, values: int = 400) -> BaselineGa
 def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
     """Gas a value and owner, and over the floor of its own calldata, in Markdown."""
     head = [
-        "values", "groups", "of", "lanes", "poisoned", "words a chunk", "post, gas a value and owner", "settle",
-        "whole round", "post / floor", "settle / floor", "baseline / whole round",
+        "values", "groups", "of", "lanes", "poisoned", "delivery", "words a chunk",
+        "post or receipt, gas a value and owner", "settle", "whole round", "post / floor", "settle / floor",
+        "baseline / whole round",
     ]  # fmt: skip
     whole = baseline.store + baseline.add
     lines = [
@@ -303,11 +317,12 @@ def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
             str(row.cell.group_size),
             f"{row.cell.lane_bits}-bit",
             str(row.cell.poisoned),
+            row.cell.delivery,
             str(row.chunk_words),
-            f"{row.a_value('post'):.1f}",
+            f"{row.a_value('post', 'acknowledge'):.1f}",
             f"{row.a_value('settle'):.1f}",
             f"{row.a_value():.1f}",
-            f"{row.spent['post'].ratio:.3f}",
+            f"{row.spent['post'].ratio:.3f}" if "post" in row.spent else "-",
             f"{row.spent['settle'].ratio:.3f}",
             f"{whole / row.a_value():,.0f}",
         ]
@@ -323,7 +338,7 @@ def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
 def default_cells(quick: bool) -> list[Cell]:
     """Small and large vectors; what a settle's cost depends on: groups, poisoned ones, lane widths."""
     if quick:
-        return [Cell(650, 3, 3, 16)]
+        return [Cell(650, 3, 3, 16), Cell(650, 3, 3, 16, delivery="broker")]
     return [
         Cell(650, 6, 3, 16),
         Cell(2_000, 6, 3, 16),
@@ -333,4 +348,5 @@ def default_cells(quick: bool) -> list[Cell]:
         Cell(10_000, 6, 3, 32),
         Cell(10_000, 6, 5, 16),
         Cell(40_000, 6, 3, 16),
+        *(Cell(values, 6, 3, 16, delivery="broker") for values in (650, 2_000, 10_000, 40_000)),
     ]

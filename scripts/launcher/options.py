@@ -45,6 +45,7 @@ class TestbedOptions:
     optimiser: str | None = None
     lane_bits: int = 16
     strict: bool = False
+    delivery: str = "chain"
     rate: int = 10**15
     broker: str = "embedded"
     # "tls": client certificates, and topics for each participant alone.
@@ -70,6 +71,8 @@ class TestbedOptions:
     reorg: int = 0
     # Every owner writes its secrets to a file: only for tests that hand them to an attacker.
     leak_secrets: bool = False
+    # The model owner does not hear the vectors of so many owners: only for tests of --delivery broker.
+    ignored_owners: int = 0
     # None: as long as `omnilytics model run` waits for owners to join. Many of them take longer to start.
     join_seconds: int | None = None
     # Another checkout's `omnilytics`, to be compared with; None: this one's.

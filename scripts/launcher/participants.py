@@ -100,6 +100,8 @@ def model_arguments(options: TestbedOptions, test: Path) -> list[str]:
         arguments.append(f"--features={options.features}")
     if options.strict:
         arguments.append("--strict")
+    if options.delivery != "chain":
+        arguments.append(f"--delivery={options.delivery}")
     if options.batch_size is not None:
         arguments.append(f"--batch-size={options.batch_size}")
     if options.optimiser is not None:
@@ -152,13 +154,10 @@ def write_participants(options: TestbedOptions, folder: Path, data: tuple[list[D
     profiled = [*_profiler(model_home), *honest] if options.profile else honest
     hostile = [sys.executable, "-m", "tests.adversaries.owner"]
     model_command = [*profiled, "model", "run"]
+    if "model" in kills or options.ignored_owners:
+        model_command = [sys.executable, "-m", "tests.adversaries.model", f"--ignore-owners={options.ignored_owners}"]
     if "model" in kills:
-        model_command = [
-            sys.executable,
-            "-m",
-            "tests.adversaries.model",
-            f"--die-in-round={kills['model'].round}",
-        ]
+        model_command.append(f"--die-in-round={kills['model'].round}")
     arguments = model_arguments(options, test)
     model = Participant(
         "model", model_home, model_address, [*model_command, *arguments], [*honest, "model", "run", *arguments]

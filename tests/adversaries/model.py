@@ -1,6 +1,7 @@
-"""A model owner's daemon that vanishes: it dies once a round's vectors are posted, before anything is settled.
+"""Model owner's daemons that harm: one dies once a round's vectors are posted, before anything is settled; one does not
+hear the vectors that some owners hand over.
 
-Run as `python -m tests.adversaries.model --die-in-round N [options of omnilytics model run]`.
+Run as `python -m tests.adversaries.model [--die-in-round N] [--ignore-owners N] [options of omnilytics model run]`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 import click
 
+from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.cli import main_with
 from omnilytics.daemon.commands.model import run as honest_run
 from omnilytics.daemon.commands.options import settings_from
@@ -36,16 +38,36 @@ def vanishing_part(die_in_round: int, die: Callable[[], None] = kill_own_process
     return VanishingPart
 
 
-def run(die_in_round: int, **options: Any) -> None:
-    """Run a vanishing model owner."""
+def deaf_part(count: int, honest: type[ModelPart] = ModelPart) -> type[ModelPart]:
+    """Hears nothing of the owners in the first `count` seats while vectors are handed over."""
+
+    class DeafPart(honest):  # type: ignore[misc, valid-type]
+        async def handle(self, event: Event) -> None:
+            if isinstance(event, Arrived) and self._snapshot is not None:
+                seats = self._snapshot.seated()
+                ignored = {seats[seat].account for seat in range(count) if seat in seats}
+                if self._snapshot.state.phase is not RoundPhase.COMMIT and event.sender in ignored:
+                    return
+            await super().handle(event)
+
+    return DeafPart
+
+
+def run(die_in_round: int | None, ignore_owners: int, **options: Any) -> None:
+    """Run a hostile model owner."""
     settings, password_file = settings_from(options)
-    run_model(settings, password_file, ModelOptions(**options), part_class=vanishing_part(die_in_round))
+    part = vanishing_part(die_in_round) if die_in_round is not None else ModelPart
+    run_model(settings, password_file, ModelOptions(**options), part_class=deaf_part(ignore_owners, part))
 
 
 command = click.Command(
     "model",
     callback=run,
-    params=[*honest_run.params, click.Option(["--die-in-round"], type=int, required=True)],
+    params=[
+        *honest_run.params,
+        click.Option(["--die-in-round"], type=int),
+        click.Option(["--ignore-owners"], type=int, default=0),
+    ],
 )
 
 if __name__ == "__main__":

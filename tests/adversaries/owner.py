@@ -45,10 +45,17 @@ def adversarial_part(
             hostile = groups[me.account] in hostile_groups(groups, hostile_count, spared)
             return POISONS[poison] if poison is not None and hostile else honest_statistic
 
-        async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+        def _die_in(self, round_number: int) -> None:
             if round_number == die_in_round:
                 self._node.log("adversary.dies", "killed between commit and post", round=round_number)
                 die()
+
+        async def deliver_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+            self._die_in(round_number)
+            await super().deliver_vector(snapshot, round_number)
+
+        async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+            self._die_in(round_number)
             await super().post_vector(snapshot, round_number)
 
         async def _perform(self, effects: list[OwnerEffect]) -> None:

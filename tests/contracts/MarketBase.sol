@@ -37,6 +37,7 @@ abstract contract MarketBase is Test {
             faultyGroups: 1,
             strictSelection: false,
             modelSelection: false,
+            brokerDelivery: false,
             laneBits: 16,
             maxMagnitude: 1000,
             valueCount: 40,
@@ -233,6 +234,19 @@ abstract contract MarketBase is Test {
         uint256 groups = market.getTask(task).groupCount;
         for (uint256 group = 0; group < groups; ++group) {
             _commitGroup(group);
+        }
+    }
+
+    function _acknowledge(uint256 seats) internal {
+        vm.prank(MODEL_OWNER);
+        market.acknowledge(task, ctx, seats);
+    }
+
+    /// @dev The seats of all fully committed groups.
+    function _committedSeats() internal view returns (uint256 seats) {
+        uint256 committed = market.getTask(task).committed;
+        for (uint256 group = 0; committed >> group != 0; ++group) {
+            if (committed >> group & 1 == 1) seats |= ((1 << p.groupSize) - 1) << (group * p.groupSize);
         }
     }
 

@@ -220,6 +220,29 @@ contract MarketGasTest is MarketBase {
         }
     }
 
+    /// @dev The receipt for all owners at once, where vectors do not cross the chain before they are settled.
+    function test_acknowledge() external {
+        p.brokerDelivery = true;
+        _receipt("acknowledge, 15 owners");
+        p.groupSize = 16;
+        p.maxGroups = 8;
+        p.maxMagnitude = 1;
+        p.rate = 1e12;
+        p.deposit = 1e12;
+        p.stake = 1e14;
+        p.postSeconds = 100_000;
+        p.settleSeconds = 100_000;
+        _receipt("acknowledge, 128 owners");
+    }
+
+    function _receipt(string memory name) private {
+        _start();
+        _open();
+        _commitAll();
+        _deep();
+        _measure(name, MODEL_OWNER, abi.encodeCall(market.acknowledge, (task, ctx, _committedSeats())), 0);
+    }
+
     /// @dev What the market asks the checker for, as a transaction would pay it; a call from outside costs nothing.
     function test_answers_of_the_checker() external {
         _measure("escrowRequired", STRANGER, abi.encodeCall(market.escrowRequired, (p)), 0);

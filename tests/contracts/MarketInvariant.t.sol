@@ -40,6 +40,7 @@ contract Handler is MarketBase {
     function _createAny(uint256 seed) private {
         p.modelSelection = seed % 2 == 1;
         p.strictSelection = seed / 2 % 2 == 1;
+        p.brokerDelivery = seed / 4 % 2 == 1;
         vm.deal(MODEL_OWNER, 1e30);
         _create();
         taskIds.push(task);
@@ -203,6 +204,29 @@ contract Handler is MarketBase {
             if (vm.getBlockNumber() < s.closeBlock + p.depth) _deep();
             _post(seat);
         }
+    }
+
+    /// @dev The model owner's receipt, for whom it likes: all at once, or some; whether it has their vectors or not.
+    function acknowledge(uint256 mask) external step("acknowledge") {
+        IMarket.TaskState memory s = _sync();
+        if (s.status != IMarket.TaskStatus.Running || s.phase != IMarket.RoundPhase.Post) return;
+        if (vm.getBlockNumber() < s.closeBlock + p.depth) _deep();
+        uint256 wanted = _committedSeats();
+        if (mask % 4 != 0) wanted &= mask >> 8;
+        uint256 fresh = 0;
+        for (uint256 seat = 0; seat < 12; ++seat) {
+            if (wanted >> seat & 1 == 0) continue;
+            (, IMarket.Member memory member) = _find(seated[task][seat]);
+            if (uint256(member.record) >> 217 & 1 == 0) fresh |= 1 << seat;
+        }
+        if (!p.brokerDelivery || fresh == 0) {
+            vm.prank(MODEL_OWNER);
+            (bool taken,) = address(market).call(abi.encodeCall(market.acknowledge, (task, ctx, wanted)));
+            isTrue(!taken, "refused where vectors are posted, and where nothing is new");
+            return;
+        }
+        _acknowledge(wanted);
+        ++done["acknowledged"];
     }
 
     function settle(uint256 seed) external step("settle") {
@@ -451,7 +475,7 @@ contract MarketInvariantTest is MarketBase {
     }
 
     function targetSelectors() external view returns (FuzzSelector[] memory targets) {
-        bytes4[17] memory list = [
+        bytes4[18] memory list = [
             Handler.joinOrLeave.selector,
             Handler.joinMany.selector,
             Handler.reveal.selector,
@@ -459,6 +483,7 @@ contract MarketInvariantTest is MarketBase {
             Handler.commitOrSitOut.selector,
             Handler.commitOrSitOut.selector,
             Handler.post.selector,
+            Handler.acknowledge.selector,
             Handler.settle.selector,
             Handler.restoreStake.selector,
             Handler.leaveOrExpel.selector,
@@ -505,7 +530,7 @@ contract MarketInvariantTest is MarketBase {
 
     /// @dev After each campaign everybody is silent, and everything is withdrawn.
     function afterInvariant() external {
-        string[9] memory names = [
+        string[10] memory names = [
             "round settled",
             "late sign of life",
             "left while joining",
@@ -514,7 +539,8 @@ contract MarketInvariantTest is MarketBase {
             "stake restored",
             "model owner chose",
             "model owner silent",
-            "contract chose"
+            "contract chose",
+            "acknowledged"
         ];
         for (uint256 i = 0; i < names.length; ++i) {
             emit log_named_uint(names[i], handler.done(bytes32(bytes(names[i]))));

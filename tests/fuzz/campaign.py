@@ -222,7 +222,7 @@ class Episode:
         verdict = self.oracle.judge(shot.topic, shot.payload)
         self.attacked.hand_over(shot.topic, shot.payload)
         self._check(verdict)
-        if isinstance(shot.payload, bytes) and len(shot.payload) <= 512:
+        if isinstance(shot.payload, bytes) and len(shot.payload) <= 4096:
             parts = shot.topic.split("/")
             if verdict is Verdict.HEARD:
                 remembered = self.mutator.delivered

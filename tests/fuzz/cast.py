@@ -105,7 +105,7 @@ class Round:
 def _params(group_size: int) -> TaskParams:
     return TaskParams(
         group_size=group_size, max_groups=GROUPS, faulty_groups=0, strict_selection=False,
-        model_selection=False, lane_bits=16,
+        model_selection=False, broker_delivery=False, lane_bits=16,
         max_magnitude=1000, value_count=MODEL.value_count, chunk_words=1, rounds=10**9, max_empty_rounds=3,
         max_missed_rounds=3, depth=1, block_seconds=1, join_seconds=60, reveal_seconds=60, open_seconds=60,
         commit_seconds=60, post_seconds=60, settle_seconds=60, turn_seconds=5, rate=1, stake=10, deposit=1,

@@ -299,7 +299,7 @@ class Mutator:
 
     def _huge_box(self) -> Shot:
         who, kind = self._some()
-        more = bytes(self._random.choice((471, 512, 5_000, 60_000)))
+        more = bytes(self._random.choice((4_055, 4_096, 5_000, 60_000)))
         return self._in_box("box beyond the size limit", who, self.plaintext(who, kind) + more, int(kind != 1))
 
     # ------------------------------------------------------------ around the box
@@ -323,7 +323,7 @@ class Mutator:
         return self._to("too long", data[:512])
 
     def _oversize(self) -> Shot:
-        size = self._random.choice((513, 514, 600, 5_000, 100_000))
+        size = self._random.choice((4_097, 4_098, 4_200, 5_000, 100_000))
         return self._to("beyond the size limit", self._real() + bytes(size))
 
     def _splice(self) -> Shot:

@@ -136,7 +136,7 @@ class Oracle:
 
     def _judge(self, where: str, data: bytes) -> Verdict:
         parts = where.split("/")
-        if len(data) > 512:
+        if len(data) > 4096:
             return Verdict.BROKER
         if parts[:3] == ["omnilytics", RUN, "presence"] and len(parts) == 4:
             good = len(parts[3]) == 40 and not set(parts[3]) - HEX and data in (b"0", b"1")

@@ -182,6 +182,12 @@ def _misbehaving_owner(
             found: StatisticFunction = super().statistic_function()
             return found
 
+        async def deliver_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
+            if role in ("no post", "post after the end", "late post") and round_number >= start:
+                act()
+                return
+            await super().deliver_vector(snapshot, round_number)
+
         async def post_vector(self, snapshot: TaskSnapshot, round_number: int) -> None:
             if role in ("no post", "post after the end") and round_number >= start:
                 act()

@@ -15,7 +15,9 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
+from omnilytics.peers.errors import MessageError
 from omnilytics.peers.hashing import keccak
+from omnilytics.peers.keys import BoxIdentity, open_box
 from omnilytics.peers.krum import select, squared_distances
 from omnilytics.peers.market import Outcome, TaskParams, bits
 from omnilytics.peers.masking import PairMask, add_vectors
@@ -91,6 +93,7 @@ class Monitor:
     now: Callable[[], float]
     accounts: list[bytes] = field(default_factory=list)
     homes: dict[bytes, Path] = field(default_factory=dict)
+    boxes: dict[bytes, BoxIdentity] = field(default_factory=dict)
     # Participants whose misconduct is part of the scenario: their own losses are no violation.
     hostile: set[bytes] = field(default_factory=set)
     names: dict[bytes, str] = field(default_factory=dict)
@@ -100,7 +103,7 @@ class Monitor:
     masked: dict[tuple[bytes, bytes], list[Masked]] = field(default_factory=lambda: defaultdict(list))
     seeds: dict[tuple[bytes, bytes], dict[bytes, bytes]] = field(default_factory=lambda: defaultdict(dict))
     roots: dict[tuple[bytes, int], bytes] = field(default_factory=dict)
-    posts: dict[tuple[bytes, int], dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    posts: dict[tuple[bytes, int], dict[int | str, bytes]] = field(default_factory=lambda: defaultdict(dict))
     keys: dict[bytes, tuple[bytes, bytes, bytes]] = field(default_factory=dict)
     closes: dict[bytes, list[tuple[int, int, float]]] = field(default_factory=lambda: defaultdict(list))
     secrets: dict[bytes, str] = field(default_factory=dict)
@@ -200,6 +203,34 @@ class Monitor:
     def saw_message(self, sender: bytes, where: str, payload: bytes) -> None:
         """Bytes on the broker."""
         self._hear(where.encode() + b"\0" + payload)
+        receiver = self.boxes.get(bytes.fromhex(where.split("/")[-2])) if "/in/" in where else None
+        if receiver is None or payload[:2] != b"\1\0":
+            return
+        try:
+            plain = open_box(receiver.secret, self.boxes[sender].public, payload[2:])
+        except (MessageError, KeyError):
+            return
+        if plain[1] == 5:
+            # A part of a vector: what is true of a post must be true of it.
+            at = int.from_bytes(plain[74:78], "big") * 3968
+            self._saw_vector(sender, plain[2:34], at, plain[78:], f"broker {at}")
+
+    def _saw_acknowledge(self, sender: bytes, _task: int, ctx: bytes, seats: int) -> None:
+        """Whom it acknowledges it must be able to settle, also after a crash."""
+        assert self.params is not None
+        path = self.homes[sender] / "journal.sqlite"
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            rows = db.execute("SELECT seat, vector FROM received_vectors WHERE ctx = ?", (ctx,)).fetchall()
+        db.close()
+        kept = dict(rows)
+        for seat in bits(seats):
+            made = [m for (_, c), many in self.masked.items() if c == ctx for m in many]
+            own = [m for m in made if divmod(seat, self.params.group_size) == (m.group, m.position)]
+            self.require(
+                any(kept.get(seat) == m.vector for m in own),
+                "journal first",
+                f"the model owner acknowledges seat {seat}, whose vector its disk does not hold",
+            )
 
     def saw_log(self, line: str) -> None:
         """A line of somebody's log."""
@@ -224,6 +255,8 @@ class Monitor:
             self._saw_commit(sender, *function.arguments(data))
         elif function.name == "post":
             self._saw_post(sender, *function.arguments(data))
+        elif function.name == "acknowledge":
+            self._saw_acknowledge(sender, *function.arguments(data))
 
     def _saw_commit(self, sender: bytes, _task: int, ctx: bytes, root: bytes) -> None:
         who = self.name(sender)
@@ -259,9 +292,13 @@ class Monitor:
 
     def _saw_post(self, sender: bytes, _task: int, ctx: bytes, first: int, data: bytes, _next: bytes) -> None:
         assert self.params is not None
+        self._saw_vector(sender, ctx, first * self.params.chunk_words * 32, data, first)
+
+    def _saw_vector(self, sender: bytes, ctx: bytes, start: int, data: bytes, first: int | str) -> None:
+        """Bytes of a vector, from `start` on, leave their owner."""
+        assert self.params is not None
         who = self.name(sender)
         made = self.masked.get((sender, ctx), [])
-        start = first * self.params.chunk_words * 32
         chosen = next((m for m in made if m.vector[start : start + len(data)] == data), None)
         self.require(
             chosen is not None, "a post is the masked vector", f"{who} posts bytes that are no part of its vector"
@@ -326,14 +363,26 @@ class Monitor:
         return [log for log in self.ledger.by_name[name] if log.arguments["round"] == round_number]
 
     def _posted(self, round_number: int) -> dict[int, bytes]:
-        """Whole vectors of a round by seat, as the chain's logs have them."""
+        """Whole vectors of a round by seat, as the chain's logs have them; of seats that are acknowledged what their
+        owners have committed to."""
         assert self.params is not None
         parts: dict[int, dict[int, bytes]] = defaultdict(dict)
         for log in self._round_logs("Posted", round_number):
             parts[log.arguments["seat"]][log.arguments["firstChunk"]] = log.arguments["data"]
         whole = {seat: b"".join(own[first] for first in sorted(own)) for seat, own in parts.items()}
         size = self.params.layout.byte_count
-        return {seat: vector for seat, vector in whole.items() if len(vector) == size}
+        found = {seat: vector for seat, vector in whole.items() if len(vector) == size}
+        acknowledged = {
+            seat for log in self._round_logs("Acknowledged", round_number) for seat in bits(log.arguments["seats"])
+        }
+        for log in self._round_logs("Committed", round_number):
+            seat, account = log.arguments["seat"], bytes.fromhex(log.arguments["account"][2:])
+            if seat in acknowledged and seat not in found:
+                made = self.masked.get((account, self._ctx(round_number)), [])
+                for m in made:
+                    if m.root == log.arguments["root"]:
+                        found[seat] = m.vector
+        return found
 
     def _complete(self, round_number: int) -> list[int]:
         """The groups whose members all have posted, by the logs alone."""

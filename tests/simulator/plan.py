@@ -83,6 +83,8 @@ _OFTENER = {
 
 # How often a task's model owner selects: every group has pads of its own then, and nobody settles.
 SECRET_HEADS = 0.3
+# How often vectors go to the model owner over the broker.
+OVER_BROKER = 0.3
 # One more than there can be classes, so that some class has two rows.
 BATCH_ROWS = 6
 
@@ -148,7 +150,8 @@ class Plan:
         return (
             f"scenario {self.number} ({self.profile}): {self.owner_count} owners, groups of {p.group_size}, "
             f"f={p.faulty_groups}, d={p.value_count}, {p.lane_bits} bits, {p.rounds} rounds, depth {p.depth}, "
-            f"finality {self.finality_depth}" + "".join(f"; {role}" for role in roles)
+            f"finality {self.finality_depth}{', over the broker' * p.broker_delivery}"
+            + "".join(f"; {role}" for role in roles)
         )
 
 
@@ -193,12 +196,16 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
     block = entropy.choice((1, 1, 2))
     depth = entropy.randint(1, 3)
     rate = 10**15
+    # Of its own source: the other choices are the same either way.
+    own = hashlib.sha256(f"{seed}/{number}/delivery".encode()).digest()
+    over_broker = int.from_bytes(own[:4], "big") < OVER_BROKER * 2**32
     params = TaskParams(
         group_size=group_size,
         max_groups=groups,
         faulty_groups=faulty,
         strict_selection=entropy.random() < 0.2,
         model_selection=spec.means.model_selection,
+        broker_delivery=over_broker,
         lane_bits=bits,
         max_magnitude=magnitude,
         value_count=count,
@@ -212,7 +219,7 @@ def make_plan(seed: int, number: int, profile: str | None = None) -> Plan:
         reveal_seconds=entropy.randint(15, 40),
         open_seconds=entropy.randint(12, 30),
         commit_seconds=entropy.randint(22, 45),
-        post_seconds=entropy.randint(15, 35) + block * (2 * depth + 3),
+        post_seconds=(entropy.randint(15, 35) + block * (2 * depth + 3)) * (1 + over_broker),
         settle_seconds=(chunks + 1) * (turn + block) + entropy.randint(10, 30),
         turn_seconds=turn,
         rate=rate,

@@ -342,6 +342,7 @@ class World:
         home = self.folder / name
         person = Participant(self, name, index, keys, home, Life(name), role, entropy, make)
         person.drift = entropy.uniform(0.9, 1.1)
+        self.monitor.boxes[keys.address] = keys.box
         self.people.append(person)
         self.ledger.fund(keys.address, 1000 * ETHER)
         monitor = self.monitor
