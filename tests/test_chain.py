@@ -228,9 +228,7 @@ def test_a_known_error_with_cut_off_arguments_is_still_told() -> None:
 
     chain = Chain("http://127.0.0.1:1", bytes(20))
     item = next(entry for entry in load_artifact()["abi"] if entry.get("name") == "WrongStake")
-    told = chain._refusal(
-        ContractCustomError("execution reverted", data="0x" + selector(item).hex() + "00")
-    )
+    told = chain._refusal(ContractCustomError("execution reverted", data="0x" + selector(item).hex() + "00"))
     assert isinstance(told, ChainError)
 
 
