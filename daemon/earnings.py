@@ -18,11 +18,12 @@ from omnilytics.daemon.chain import Chain, ContractRefused
 from omnilytics.daemon.chain_identity import check_identity
 from omnilytics.daemon.config import Settings
 from omnilytics.daemon.ending import end_tasks
+from omnilytics.daemon.in_flight import FeePolicy
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
 from omnilytics.daemon.log_reading import LogTail
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue
+from omnilytics.daemon.transactions import TransactionQueue
 from omnilytics.peers.errors import ChainError
 from omnilytics.peers.market import Member, MemberStatus
 

@@ -27,13 +27,14 @@ from omnilytics.daemon.ending import end_tasks
 from omnilytics.daemon.events import Event, Part, PresenceChanged, SnapshotSeen, TimePassed, WorkDone
 from omnilytics.daemon.head_watch import HeadWatch
 from omnilytics.daemon.health_file import HEALTH_NAME, HealthFile
+from omnilytics.daemon.in_flight import FeePolicy
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger, Rotation, show, terminal_if
 from omnilytics.daemon.market_log import heartbeat_facts
 from omnilytics.daemon.part_runner import PartRunner
 from omnilytics.daemon.signals import ENDING, told_to
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue, is_duty_of
+from omnilytics.daemon.transactions import TransactionQueue, is_duty_of
 from omnilytics.daemon.upkeep import Upkeep
 from omnilytics.peers.errors import ChainError, ChainMismatchError, MessageError, OmniLyticsError
 from omnilytics.peers.owner_round import Pace

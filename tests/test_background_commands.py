@@ -159,13 +159,19 @@ async def test_a_life_in_the_background(
         assert f"stopped: pid {pid}\n" in told.output
         assert f"started: pid {holder(home)}, ready\n" in told.output
         assert holder(home) not in (pid, None)
-        assert typed("stop", "--home", home).exit_code == 0
+        pid = holder(home)
+        told = typed("restart", "--home", home, "--json")
+        again = holder(home)
+        assert json.loads(told.stdout)["data"] == {"pid": again, "ready": True, "stopped_pid": pid}
+        told = typed("stop", "--home", home, "--json")
+        assert (told.exit_code, json.loads(told.stdout)["data"]) == (0, {"pid": again})
         assert holder(home) is None
+        assert json.loads(typed("stop", "--home", home, "--json").stdout)["data"] == {"pid": None}
         assert not (home / "health.json").exists()
 
     async with open_market(anvil) as market:
         await asyncio.to_thread(live, market)
-    assert events(home).count("daemon.ready") == 2
+    assert events(home).count("daemon.ready") == 3
     assert events(home)[-1] == "daemon.exit"
 
 

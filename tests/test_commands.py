@@ -8,8 +8,10 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import click
@@ -18,12 +20,16 @@ from click.shell_completion import ShellComplete
 
 from omnilytics.daemon.cli import cli
 from omnilytics.daemon.config import load_settings
+from omnilytics.daemon.control.json_rpc import Method, Whole
+from omnilytics.daemon.control.server import ControlServer
 from omnilytics.daemon.home_lock import lock_home
 from omnilytics.daemon.keystore import load_keys, read_password
+from omnilytics.peers.errors import ParameterError
 from scripts import chain_process
 from scripts.broker_process import Broker
 from scripts.chain_process import rpc_call
 from tests.local_market import PARAMS
+from tests.part_stubs import LogStub
 from tests.test_cli import MARKET, NOWHERE, PROGRAM, envelope, refused, run_beside, run_here, small_market
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
@@ -435,9 +441,51 @@ def test_what_is_no_address_is_code_two(home: Path, command: list[str]) -> None:
     refused(2, *command, "--home", home, "--market", MARKET, says=f"{command[1]} 'alice' is not an address")
 
 
+def _commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_that_ends_has_json() -> None:
+    """Those without run until a signal comes, or print a shell's program."""
+    without = {
+        name for name, command in _commands(cli) if not any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert without == {"owner run", "model run", "ui", "completion"}
+
+
+async def test_the_running_daemon_keeps_the_owners_word_on_a_task(home: Path) -> None:
+    words: list[tuple[int, bool]] = []
+
+    async def decide(task: int, accepted: bool) -> dict[str, Any]:
+        if task == 9:
+            raise ParameterError("task 9 takes no more owners", help="decide of one that is open")
+        words.append((task, accepted))
+        return {"task": task, "decision": "accepted" if accepted else "refused"}
+
+    task = {"task": Whole(1, 2**63 - 1)}
+    methods = {
+        "accept": Method(partial(decide, accepted=True), task, ("task",)),
+        "refuse": Method(partial(decide, accepted=False), task, ("task",)),
+    }
+    async with ControlServer(methods, cast(Any, LogStub())).serve(home):
+        assert await run_beside("tasks", "accept", 7, "--home", home) == (0, "task 7: accepted\n", "")
+        code, out, _ = await run_beside("tasks", "refuse", 7, "--home", home, "--json")
+        assert (code, json.loads(out)["command"]) == (0, "tasks refuse")
+        assert json.loads(out)["data"] == {"task": 7, "decision": "refused"}
+        code, _, err = await run_beside("tasks", "accept", 9, "--home", home)
+        assert code != 0 and "takes no more owners" in err and "decide of one that is open" in err
+    assert words == [(7, True), (7, False)]
+    code, _, err = await run_beside("tasks", "accept", 7, "--home", home)
+    assert code == 3 and "no daemon is running" in err
+
+
 def test_groups_know_their_commands() -> None:
     """`omnilytics tasks` alone lists, as it did before it had commands."""
     group = cli.commands["tasks"]
     assert isinstance(group, click.Group)
-    assert {"list", "show"} <= set(group.commands)
+    assert {"list", "show", "accept", "refuse"} <= set(group.commands)
     refused(2, "tasks", "--chain", NOWHERE, says="is not 0x and 40 hex digits")

@@ -14,10 +14,10 @@ from typing import Any, cast
 import pytest
 
 from omnilytics.daemon.chain import Chain, ContractRefused, Receipt
-from omnilytics.daemon.in_flight import FILL_SECONDS
+from omnilytics.daemon.in_flight import FILL_SECONDS, FeePolicy
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.transactions import MOST_IN_FLIGHT, FeePolicy, TransactionQueue, duty_key
+from omnilytics.daemon.transactions import MOST_IN_FLIGHT, TransactionQueue, duty_key
 from omnilytics.peers.errors import FundsError
 from tests.local_market import keys_of
 from tests.pool_chain import Faults, KilledError, PoolChain
@@ -416,7 +416,8 @@ def test_whatever_goes_wrong_each_effect_happens_once(tmp_path: Path, seed: int)
     async def trouble() -> None:
         for _ in range(40):
             await asyncio.sleep(2)
-            chain.faults = Faults(*(entropy.choice((0.0, 0.02, 0.1)) for _ in range(5)), 0.02, 0.02)
+            error, timeout, lost, late, answer_lost = (entropy.choice((0.0, 0.02, 0.1)) for _ in range(5))
+            chain.faults = Faults(error, timeout, lost, late, answer_lost, 0.02, 0.02)
             chain.base_fee = max(GWEI, chain.base_fee * entropy.choice((4, 5, 6, 7)) // 5)
             chain.base_fee = min(chain.base_fee, 100 * GWEI)
             lot = entropy.random()
@@ -441,8 +442,8 @@ def test_whatever_goes_wrong_each_effect_happens_once(tmp_path: Path, seed: int)
             await world.until(lambda: len(chain.effects) == tasks * steps and not chain.pool)
             await world.until(lambda: world.queue.pending_count == 0)
         finally:
-            for task in (living, mining):
-                task.cancel()
+            for running in (living, mining):
+                running.cancel()
             await asyncio.gather(living, mining, return_exceptions=True)
         done = chain.effects
         assert len(set(done)) == len(done) == tasks * steps

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from omnilytics.daemon import keystore
-from omnilytics.daemon.keystore import Keys, create_keys, load_keys, read_password
+from omnilytics.daemon.keystore import Keys, create_keys, load_keys, read_password, read_transaction
 from omnilytics.peers.errors import KeyFileError
 
 PASSWORD = "a password with ümlauts"
@@ -224,3 +224,17 @@ def test_keys_do_not_show_themselves(made: tuple[Path, Keys]) -> None:
 def test_strong_keys_are_the_default() -> None:
     assert keystore._STRONG == 2**18
     assert create_keys.__defaults__ == (False,)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x01\x02" * 40])
+def test_a_signed_transaction_is_read_back_and_signed_to_the_same_bytes(made: tuple[Path, Keys], data: bytes) -> None:
+    """What an earlier life has journalled can be paid better by this one."""
+    _, keys = made
+    said = {
+        "type": 2, "chainId": 31337, "to": keys.account.address, "data": data, "value": 3, "nonce": 4, "gas": 50_000,
+        "maxFeePerGas": 10**9, "maxPriorityFeePerGas": 1,
+    }  # fmt: skip
+    raw, tx_hash = keys.sign(said)
+    read = read_transaction(raw)
+    assert read == said
+    assert keys.sign(read) == (raw, tx_hash)

@@ -1,6 +1,7 @@
 import json
 import math
 import struct
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,10 @@ def constant(word: int) -> FillWords:
 def test_a_value_rounds_up_with_its_fraction_and_less_than_a_word_more(fraction: float, whole: int) -> None:
     """The number of words that round up is the smallest that is not below fraction * 2^32: the bias is the rest."""
     value = np.array([whole + fraction])
-    exact = value[0] - math.floor(value[0])
-    ups = math.ceil(exact * 2.0**32)
-    assert 0 <= ups / 2.0**32 - exact < 2.0**-32
+    # In fractions, which do not round: a bound of floats would hold or fail by its own error.
+    exact = Fraction(float(value[0])) % 1
+    ups = math.ceil(exact * 2**32)
+    assert 0 <= Fraction(ups, 2**32) - exact < Fraction(1, 2**32)
 
     def up(word: int) -> bool:
         return bool(quantise_drawing(value, 2048.0, 2048, constant(word), 16)[0] > math.floor(value[0]))

@@ -16,10 +16,11 @@ from eth_account import Account
 
 from omnilytics.daemon import in_flight, transactions
 from omnilytics.daemon.chain import MAX_TRANSACTION_GAS, Chain, ContractRefused, Receipt, RpcAnswered, params_tuple
+from omnilytics.daemon.in_flight import FeePolicy
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.keystore import Keys
 from omnilytics.daemon.log import Logger
-from omnilytics.daemon.transactions import FeePolicy, TransactionQueue, duty_key
+from omnilytics.daemon.transactions import TransactionQueue, duty_key
 from omnilytics.peers.errors import FundsError, ParameterError
 from scripts import chain_process
 from tests.local_market import PARAMS, SPEC, LocalMarket, keys_of, open_market

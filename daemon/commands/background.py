@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option
 from omnilytics.peers.errors import ConfigurationError, OmniLyticsError
 
@@ -33,9 +34,12 @@ _WAIT = click.option(
 @home_option
 @click.option("--foreground", is_flag=True, help="Stay here: for service managers and containers.")
 @_WAIT
+@json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def start(context: click.Context, home: Path, foreground: bool, timeout: float, command: tuple[str, ...]) -> None:
+def start(
+    context: click.Context, home: Path, foreground: bool, timeout: float, as_json: bool, command: tuple[str, ...]
+) -> None:
     """Start a daemon in the background and wait until it is ready.
 
     COMMAND is owner run or model run with its options; it is kept in HOME/start.json, and may be left out the next
@@ -48,27 +52,31 @@ def start(context: click.Context, home: Path, foreground: bool, timeout: float, 
     if foreground:
         _run_here(context, how)
         return
-    _start(home, how, timeout)
+    told = _start(home, how, timeout)
+    emit("start", told, as_json, f"started: pid {told['pid']}, ready")
 
 
 @click.command()
 @home_option
 @_WAIT
 @click.option("--kill", is_flag=True, help="Then kill it: it is as after a power cut, and loses nothing.")
-def stop(home: Path, timeout: float, kill: bool) -> None:
+@json_option
+def stop(home: Path, timeout: float, kill: bool, as_json: bool) -> None:
     """Stop the folder's daemon and wait until it has ended.
 
     \b
     Example: omnilytics stop --home ./alice
     """
-    _stop(home, timeout, kill)
+    told = _stop(home, timeout, kill)
+    emit("stop", told, as_json, _stopped(home, told["pid"]))
 
 
 @click.command()
 @home_option
 @_WAIT
 @click.option("--kill", is_flag=True, help="Kill it if it does not end in time.")
-def restart(home: Path, timeout: float, kill: bool) -> None:
+@json_option
+def restart(home: Path, timeout: float, kill: bool, as_json: bool) -> None:
     """Stop the folder's daemon if it runs, and start it as it was started before.
 
     \b
@@ -78,8 +86,11 @@ def restart(home: Path, timeout: float, kill: bool) -> None:
 
     home = home.resolve()
     how = remembered(home)
-    _stop(home, timeout, kill)
-    _start(home, how, timeout)
+    before = _stop(home, timeout, kill)["pid"]
+    if not as_json:
+        click.echo(_stopped(home, before))
+    told = _start(home, how, timeout) | {"stopped_pid": before}
+    emit("restart", told, as_json, f"started: pid {told['pid']}, ready")
 
 
 def find_start(context: click.Context, home: Path, command: Sequence[str]) -> tuple[Path, Start]:
@@ -123,7 +134,7 @@ def _run_here(context: click.Context, how: Start) -> None:
     root.main(args=list(how.arguments), prog_name="omnilytics", standalone_mode=False)
 
 
-def _start(home: Path, how: Start, seconds: float) -> None:
+def _start(home: Path, how: Start, seconds: float) -> dict[str, Any]:
     from omnilytics.daemon.background import PROGRAM, FailedStart
     from omnilytics.daemon.background import start as start_it
     from omnilytics.daemon.config import load_settings
@@ -149,11 +160,14 @@ def _start(home: Path, how: Start, seconds: float) -> None:
             f"pid {started.pid} runs, but is not ready after {seconds:g} s: {status}",
             help="it goes on trying; its log says more, omnilytics stop ends it",
         )
-    click.echo(f"started: pid {started.pid}, ready")
+    return {"pid": started.pid, "ready": True}
 
 
-def _stop(home: Path, seconds: float, kill: bool) -> None:
+def _stop(home: Path, seconds: float, kill: bool) -> dict[str, Any]:
     from omnilytics.daemon.background import stop as stop_it
 
-    pid = stop_it(home.resolve(), seconds, kill)
-    click.echo(f"stopped: pid {pid}" if pid is not None else f"no daemon runs in {home}")
+    return {"pid": stop_it(home.resolve(), seconds, kill)}
+
+
+def _stopped(home: Path, pid: int | None) -> str:
+    return f"stopped: pid {pid}" if pid is not None else f"no daemon runs in {home}"

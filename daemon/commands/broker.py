@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option, network_options, settings_from
 
 
@@ -19,7 +20,8 @@ def broker() -> None:
 @home_option
 @click.option("--broker", "url", metavar="URL", help="The broker's address (default: that of HOME/config.toml).")
 @click.option("--password-file", type=click.Path(path_type=Path), help="Default: HOME/password.")
-def request(home: Path, url: str | None, password_file: Path | None) -> None:
+@json_option
+def request(home: Path, url: str | None, password_file: Path | None, as_json: bool) -> None:
     """Make a TLS key, and a request for a certificate that the account signs.
 
     Send the request to the broker's operator (it holds no secret), and give what comes back to `broker install`.
@@ -38,14 +40,15 @@ def request(home: Path, url: str | None, password_file: Path | None) -> None:
     host = parse_broker_url(settings.broker).host
     keys = load_keys(settings.keys_folder, read_password(password_file or settings.password_path))
     path = make_request(home, keys, host, datetime.now(UTC))
-    click.echo(path)
+    emit("broker request", {"file": str(path), "host": host}, as_json, str(path))
     click.echo(f"send it to the operator of {host}; the key stays in {path.parent}", err=True)
 
 
 @broker.command()
 @home_option
 @click.argument("admission", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-def install(home: Path, admission: Path) -> None:
+@json_option
+def install(home: Path, admission: Path, as_json: bool) -> None:
     """Take the certificate that the operator made for the request into use.
 
     \b
@@ -56,13 +59,16 @@ def install(home: Path, admission: Path) -> None:
     from omnilytics.daemon.broker_request import install as install_certificate
 
     certificate = install_certificate(home, admission.read_bytes(), datetime.now(UTC))
-    click.echo(f"installed in {home / 'broker'}; good until {certificate.not_valid_after_utc:%Y-%m-%d}")
+    until = certificate.not_valid_after_utc
+    told = {"folder": str(home / "broker"), "good_until": until.isoformat()}
+    emit("broker install", told, as_json, f"installed in {home / 'broker'}; good until {until:%Y-%m-%d}")
     click.echo("a daemon that runs takes it at its next connection", err=True)
 
 
 @broker.command()
 @network_options
-def check(**options: Any) -> None:
+@json_option
+def check(as_json: bool, **options: Any) -> None:
     """Connect once, and say whether the broker passes on what we say and lets us hear what is for us.
 
     Not while the folder's daemon runs: the broker would take the two for one.
@@ -98,4 +104,5 @@ def check(**options: Any) -> None:
 
     with lock_home(settings.home):
         run = asyncio.run(try_it())
-    click.echo(f"{where.host}:{where.port} passes on what we say and what is for us (run {run})")
+    text = f"{where.host}:{where.port} passes on what we say and what is for us (run {run})"
+    emit("broker check", {"host": where.host, "port": where.port, "run": run}, as_json, text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from omnilytics.daemon.commands.background import find_start
+from omnilytics.daemon.commands.envelope import emit, json_option
 from omnilytics.daemon.commands.options import home_option
 from omnilytics.peers.errors import ConfigurationError
 
@@ -23,6 +24,7 @@ def service() -> None:
 @click.option("--print", "print_only", is_flag=True, help="Print the unit and write nothing.")
 @click.option("--strict", is_flag=True, help="Take more away from it; needs unprivileged user namespaces.")
 @click.option("--force", is_flag=True, help="Replace a unit of that name that is another one.")
+@json_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def install(
@@ -32,6 +34,7 @@ def install(
     print_only: bool,
     strict: bool,
     force: bool,
+    as_json: bool,
     command: tuple[str, ...],
 ) -> None:
     """Write a systemd user unit for the folder's daemon, as it was started last or as COMMAND says.
@@ -47,7 +50,7 @@ def install(
     home, _ = find_start(context, home, command)
     file_name, text = unit_name(home, name), unit_text(home, PROGRAM, strict)
     if print_only:
-        click.echo(text, nl=False)
+        emit("service install", {"unit": file_name, "file": None, "text": text}, as_json, text.removesuffix("\n"))
         return
     base = os.environ.get("XDG_CONFIG_HOME", "")
     folder = (Path(base) if Path(base).is_absolute() else Path.home() / ".config") / "systemd" / "user"
@@ -56,7 +59,7 @@ def install(
         raise ConfigurationError(f"{path} is there already", help="use --name for another daemon, or --force")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-    click.echo(str(path))
+    emit("service install", {"unit": file_name, "file": str(path), "text": text}, as_json, str(path))
     click.echo("start it, now and at every boot, with:", err=True)
     for line in (
         "systemctl --user daemon-reload",

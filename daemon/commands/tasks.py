@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from omnilytics.daemon.commands.envelope import emit, json_option
-from omnilytics.daemon.commands.options import network_options, settings_from
+from omnilytics.daemon.commands.options import home_option, network_options, settings_from
 
 if TYPE_CHECKING:
     from omnilytics.daemon.chain import Chain
@@ -70,6 +71,45 @@ def show(task: int, as_json: bool, **options: Any) -> None:
         group = "no group" if owner["group"] is None else f"group {owner['group']}"
         lines.append(f"     {owner['account']} {owner['status']:<9} {group}, stake {owner['stake_wei']} wei")
     emit("tasks show", found, as_json, "\n".join(lines))
+
+
+@tasks.command()
+@home_option
+@click.argument("task", type=click.IntRange(1, 2**63 - 1))
+@json_option
+def accept(home: Path, task: int, as_json: bool) -> None:
+    """Say yes to an open task: with ask_first under [policy] it is joined then, if data and policy allow it.
+
+    The running daemon is asked, and keeps the word; exit code 3 when none runs on the folder. `tasks refuse` takes it
+    back as long as the task is not joined.
+
+    \b
+    Example: omnilytics tasks accept 7 --home ./alice
+    """
+    _decide("accept", home, task, as_json)
+
+
+@tasks.command()
+@home_option
+@click.argument("task", type=click.IntRange(1, 2**63 - 1))
+@json_option
+def refuse(home: Path, task: int, as_json: bool) -> None:
+    """Say no to an open task: it is never joined, also not by name.
+
+    The running daemon is asked, and keeps the word; exit code 3 when none runs on the folder.
+
+    \b
+    Example: omnilytics tasks refuse 7 --home ./alice
+    """
+    _decide("refuse", home, task, as_json)
+
+
+def _decide(method: str, home: Path, task: int, as_json: bool) -> None:
+    from omnilytics.daemon.control.client import ControlClient
+
+    with ControlClient(home) as daemon:
+        told = daemon.ask(method, task=task)
+    emit(f"tasks {method}", told, as_json, f"task {told['task']}: {told['decision']}")
 
 
 def _lines(task: dict[str, Any]) -> list[str]:
