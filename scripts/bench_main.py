@@ -158,7 +158,7 @@ def _with_write(measured: tuple[str, dict[str, Any]], write: bool) -> tuple[str,
     "--before",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="CHECKOUT",
-    help="Another checkout of the program, set up: its daemons play the tasks of 30 owners too.",
+    help="Another checkout of the program, set up: its daemons play the task of 30 owners and 10,000 values too.",
 )
 @click.option("--profile", is_flag=True, help="Model owner and first owner leave profiles in their folders in runs/.")
 @click.option("--quick", is_flag=True, help="One small task only: to see that it works.")
@@ -196,7 +196,8 @@ def rounds(
     text = "\n\n".join(filter(None, [goal_line(results), rounds_table(results, failed)]))
     figures: dict[str, Any] = {"goal": GOAL, "cells": [result.as_json() for result in results]}
     if before is not None:
-        told, more = _before(before, [cell for cell in cells if cell.owners == 30], folder / "before")
+        shown = [cell for cell in cells if (cell.owners, cell.values) == (30, 10_000)] or cells
+        told, more = _before(before, shown[:1], folder / "before")
         text, figures = f"{text}\n\n{told}", {**figures, **more}
     _publish("rounds", text, write, figures, began)
     if write and results:
@@ -213,8 +214,8 @@ def _before(checkout: Path, cells: list[RoundsCell], folder: Path) -> tuple[str,
     )
     name = f"the daemons of commit {done.stdout.strip()}"
     _say(f"now {name}")
-    results, failed = asyncio.run(run_rounds(cells[:2], folder, _say, program=program))
-    text = f"The same run, tasks played by {name}:\n\n{rounds_table(results, failed)}"
+    results, failed = asyncio.run(run_rounds(cells, folder, _say, program=program))
+    text = f"In the same run, played by {name}:\n\n{rounds_table(results, failed)}"
     return text, {"before_name": name, "before": [result.as_json() for result in results]}
 
 
