@@ -1,4 +1,7 @@
-"""Work in two threads at once: the cipher and NumPy's loops leave the interpreter to others meanwhile."""
+"""Work in two threads at once: the cipher and NumPy's loops leave the interpreter to others meanwhile.
+
+No daemon masks in this way yet: scripts/bench masks measures whether it should.
+"""
 
 from __future__ import annotations
 

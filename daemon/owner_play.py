@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from omnilytics.daemon.at_once import parts_of, run_at_once
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.log import show
@@ -385,8 +384,6 @@ class OwnerRoundPlayer:
                 pad_seed,
                 pad_index=params.pad_index(seat),
                 group_size=params.group_size,
-                run=run_at_once,
-                parts=parts_of(params.layout.byte_count),
             )
             vector = pack(masked, params.layout)
             return vector, links(vector, params.chunk_words, ctx, seat)[0]

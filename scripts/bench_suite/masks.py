@@ -50,7 +50,7 @@ def _address(index: int) -> bytes:
 class OurStage:
     """Everything between an owner's gradient and the bytes that it posts: draw, quantise, derive the seeds of all
     pairs from the mates' keys, mask, pack. Keys and gradient are made before. With two processors the masks are added
-    as a daemon with so many adds them: in two threads, if the vector is long."""
+    in two threads, if the vector is long."""
 
     def __init__(self, lane_bits: int, processors: int = 1) -> None:
         self.lane_bits = lane_bits
