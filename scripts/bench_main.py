@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,35 @@ def _command() -> str:
     return " ".join([SCRIPT, *("CHECKOUT" if "/" in word else word for word in sys.argv[1:])])
 
 
-def _publish(name: str, text: str, write: bool, figures: Mapping[str, Any], began: float) -> None:
-    """Prints a part; puts it into the page and its figures beside it, with command and day; then the summary anew."""
+def _publish(
+    name: str,
+    text: str,
+    write: bool,
+    figures: Mapping[str, Any],
+    began: float,
+    draw: Callable[[Path], None] | None = None,
+) -> None:
+    """Prints a part; puts it into the page and its figures beside it, with command and day; then the summary anew.
+
+    draw: makes the part's picture.
+    """
     click.echo(text)
     if write:
         day, took = f"{datetime.now(UTC):%Y-%m-%d}", round(time.monotonic() - began)
-        replace_part(PAGE, name, SCRIPT, f"`{_command()}`, {day}, {took} s.\n\n{text}")
+        shown = f"`{_command()}`, {day}, {took} s.\n\n{text}"
+        if draw is not None:
+            picture = IMAGES / f"bench-{name}.png"
+            draw(picture)
+            shown = f"{shown}\n\n![{name}](images/{picture.name})"
+        replace_part(PAGE, name, SCRIPT, shown)
         remember(name, {**figures, "took": took}, _command(), day)
         _write_summary()
 
 
 def _write_summary() -> None:
     sections = read_figures()
-    replace_part(PAGE, "summary", SCRIPT, summary_table(sections))
-    plot_sections(sections, IMAGES)
+    pictures = [f"![{path.stem}](images/{path.name})" for path in plot_sections(sections, IMAGES)]
+    replace_part(PAGE, "summary", SCRIPT, "\n\n".join([summary_table(sections), *pictures]))
 
 
 def _check(quick: bool, write: bool) -> None:
@@ -199,9 +215,8 @@ def rounds(
         shown = [cell for cell in cells if (cell.owners, cell.values) == (30, 10_000)] or cells
         told, more = _before(before, shown[:1], folder / "before")
         text, figures = f"{text}\n\n{told}", {**figures, **more}
-    _publish("rounds", text, write, figures, began)
-    if write and results:
-        plot_rounds(figures["cells"], IMAGES / "bench-rounds.png")
+    draw = partial(plot_rounds, figures["cells"]) if results else None
+    _publish("rounds", text, write, figures, began, draw)
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(cells)} were not measured; the page names them")
 
@@ -269,9 +284,8 @@ def growth(opened: tuple[int, ...], played: tuple[int, ...], quick: bool, write:
     parts = [laws_table(found) if found else "", open_table(looked), played_table(results) if results else ""]
     parts += [f"Not measured: {reason}." for reason in failed]
     figures = {"open": [vars(each) for each in looked], "played": [vars(each) for each in results]}
-    _publish("growth", "\n\n".join(filter(None, parts)), write, figures, began)
-    if write and found:
-        plot_laws(found, IMAGES / "bench-growth.png")
+    draw = partial(plot_laws, found) if found else None
+    _publish("growth", "\n\n".join(filter(None, parts)), write, figures, began, draw)
     if failed:
         raise click.ClickException(f"{len(failed)} were not measured; the page names them")
 
