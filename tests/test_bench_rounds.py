@@ -230,6 +230,8 @@ def test_the_summary_has_a_ratio_for_each_figure_and_none_for_what_was_not_measu
     assert "| 7.00 s | old | 7.00 s | 1.0 x less |" in text
     assert "30 owners started at once" in text
     assert summary_table({}).count("\n") == 1
+    elsewhere = sections()["rounds"] | {"cells": [{**sections()["rounds"]["cells"][0], "owners": 9}]}
+    assert "the goal" not in summary_table({"rounds": elsewhere}), "it is for thirty owners and 10,000 values"
     assert [path.name for path in plot_sections(sections(), tmp_path)] == ["bench-gas.png", "bench-masks.png"]
 
 
@@ -273,4 +275,6 @@ def test_open_tasks_are_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_imports_are_weighed() -> None:
     result = CliRunner().invoke(main, ["start", "--quick"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "web3 as it is" in result.output
+    (web3,) = [line.split("|") for line in result.output.splitlines() if "web3 as it is" in line]
+    (python,) = [line.split("|") for line in result.output.splitlines() if "Python alone" in line]
+    assert int(web3[2]) > int(python[2]) and int(web3[3]) > int(python[3])
