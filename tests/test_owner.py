@@ -139,7 +139,7 @@ def settling(next_chunk: int = 0) -> TaskSnapshot:
 
 def posts(node: NodeStub, seats: int = 9) -> None:
     params, ctx = settling().params, settling().state.ctx
-    node.chain.openings[9] = RoundOpening(1, 9, ctx, *[bytes(32)] * 4, 1, (), 7, 0, 0)
+    node.chain.openings[9] = RoundOpening(1, 9, ctx, bytes(32), bytes(32), bytes(32), bytes(32), 1, (), 7, 0, 0)
     node.chain.parts = [PostedPart(seat, 0, bytes(params.layout.byte_count)) for seat in range(seats)]
 
 
