@@ -156,7 +156,11 @@ def test_a_task_goes_on_with_its_own_rows_and_options_only(
 ) -> None:
     played: list[Any] = []
 
+    payout = "0x" + "0b" * 20
+
     class Still:
+        settings = Settings(home, payout_address=payout)
+
         async def run(self, part: Any, alongside: Any) -> None:
             played.append(part)
 
@@ -171,6 +175,7 @@ def test_a_task_goes_on_with_its_own_rows_and_options_only(
     stored(home, order, task=7)
     post.resume_task(settings, password, None, None, callbacks)
     assert played[0]._choices.spec.architecture == "mlp:8"
+    assert played[0].withdraw_to.hex() == payout[2:], "what is left over goes there"
     moved = tmp_path / "moved.npz"
     rows.rename(moved)
     with pytest.raises(DataError, match="cannot read"):

@@ -306,7 +306,8 @@ interface IMarket {
     function withdrawable(address account, uint256[] calldata taskIds) external view returns (uint256);
     /// @notice Wei that createTask wants, reward + settlementPot; reverts with BadParameter where createTask would.
     function escrowRequired(TaskParams calldata params) external view returns (uint256 reward, uint256 settlementPot);
-    /// @notice The gas a settle call of `words` words an owner is reimbursed for; an upper bound of what it uses.
+    /// @notice The gas that the pot holds for a settle call of `words` words an owner: an upper bound of what it uses, whatever the vectors
+    /// are. Reimbursed is less where the sums of the groups lie close together, as honest ones do.
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external view returns (uint256);
     /// @notice wei of an account's credits, and all burned wei.
     function credits(address account) external view returns (uint256);

@@ -203,13 +203,13 @@ contract Market is MarketSettlement, ReentrancyGuardTransient {
 
             uint256[] memory totals = new uint256[](groups * (groups - 1) / 2);
             if (chunk != 0) _loadDistances(t, totals);
-            RingSums.addDistances(data, groups, groupSize, words, t.params.laneBits, totals);
+            uint256 farPairs = RingSums.addDistances(data, groups, groupSize, words, t.params.laneBits, totals);
             if (!last) {
                 _storeDistances(t, totals);
                 s.nextChunk = uint16(chunk + 1);
                 s.turnEnd = _after(t.params.turnSeconds);
             }
-            _reimburse(taskId, t, chunk, checker.settleGas(groups, groupSize, words, t.params.laneBits, last));
+            _reimburse(taskId, t, chunk, checker.callGas(groups, groupSize, words, t.params.laneBits, last, farPairs));
             if (last) {
                 uint256 faulty = t.params.faultyGroups;
                 s.selected = uint32(checker.select(totals, groups, groups - faulty - 2, _winners(t, groups), s.complete));

@@ -7,9 +7,8 @@ import {TaskBounds} from "./TaskBounds.sol";
 
 /// @title Vectors on the chain: held against their commitments, when they are posted and when they are settled.
 abstract contract MarketSettlement is MarketPhases {
-    /// @dev Task.distances: two totals a slot, each below 2^86.
+    /// @dev Task.distances: TaskBounds.totalsInSlot running totals share 252 bits.
     uint256 private constant SLOT_KEPT = 1 << 255;
-    uint256 private constant DISTANCE_MASK = (1 << 127) - 1;
 
     /// @dev Checks one part of a vector against the owner's commitment, or against the link its last part left.
     function _checkPart(
@@ -98,8 +97,9 @@ abstract contract MarketSettlement is MarketPhases {
             // one chunk, or nobody settles: nothing to keep
             if (t.params.modelSelection || TaskBounds.wordCount(t.params.valueCount, t.params.laneBits) <= t.params.chunkWords) return;
             uint256 groups = t.state.groupCount;
-            for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += 2) {
-                t.distances[pair / 2] = SLOT_KEPT;
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
+            for (uint256 pair = 0; pair < groups * (groups - 1) / 2; pair += inSlot) {
+                t.distances[pair / inSlot] = SLOT_KEPT;
             }
             t.carry = bytes32(SLOT_KEPT);
         }
@@ -107,17 +107,28 @@ abstract contract MarketSettlement is MarketPhases {
 
     function _loadDistances(Task storage t, uint256[] memory totals) internal view {
         unchecked {
-            for (uint256 pair = 0; pair < totals.length; ++pair) {
-                totals[pair] = t.distances[pair / 2] >> (pair % 2 * 128) & DISTANCE_MASK;
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
+            uint256 bits = 252 / inSlot;
+            for (uint256 pair = 0; pair < totals.length; pair += inSlot) {
+                uint256 slot = t.distances[pair / inSlot];
+                for (uint256 other = pair; other < pair + inSlot && other < totals.length; ++other) {
+                    totals[other] = slot & ((1 << bits) - 1);
+                    slot >>= bits;
+                }
             }
         }
     }
 
     function _storeDistances(Task storage t, uint256[] memory totals) internal {
         unchecked {
-            for (uint256 pair = 0; pair < totals.length; pair += 2) {
-                uint256 other = pair + 1 < totals.length ? totals[pair + 1] : 0;
-                t.distances[pair / 2] = SLOT_KEPT | other << 128 | totals[pair];
+            uint256 inSlot = TaskBounds.totalsInSlot(t.params.laneBits);
+            uint256 bits = 252 / inSlot;
+            for (uint256 pair = 0; pair < totals.length; pair += inSlot) {
+                uint256 slot = SLOT_KEPT;
+                for (uint256 other = pair; other < pair + inSlot && other < totals.length; ++other) {
+                    slot |= totals[other] << ((other - pair) * bits);
+                }
+                t.distances[pair / inSlot] = slot;
             }
         }
     }

@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {IMarket} from "./IMarket.sol";
 import {Krum} from "./Krum.sol";
+import {RingSums} from "./RingSums.sol";
 
 /// @title What a task may ask for, and what it costs.
 library TaskBounds {
@@ -61,6 +62,12 @@ library TaskBounds {
         return (words + chunkWords - 1) / chunkWords;
     }
 
+    /// @notice How many running totals of distances the market keeps in one storage slot. Each is below 2^(2b+22): a squared difference of
+    /// two lanes is at most 2^(2b-2), and a vector has at most 2^24 of them. The slot's top bits stay free.
+    function totalsInSlot(uint256 laneBits) internal pure returns (uint256) {
+        return laneBits == 8 ? 6 : laneBits == 16 ? 4 : 2;
+    }
+
     /// @notice Gas of all settle calls of a round with all groups complete.
     function roundGas(IMarket.TaskParams calldata p, uint256 words, uint256 chunks) internal pure returns (uint256) {
         uint256 lastWords = words - (chunks - 1) * p.chunkWords;
@@ -76,18 +83,31 @@ library TaskBounds {
         return p.blockSeconds * (2 * uint256(p.depth) + 1 + (postGas + share - 1) / share);
     }
 
-    /// @notice An upper bound of the gas of a settle call, calldata floor included.
-    /// @dev Measured terms: tests/contracts/MarketGas.t.sol holds it against many shapes, and to a quarter above what they use.
+    /// @notice An upper bound of the gas of a settle call, calldata floor included, whatever the vectors are.
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) internal pure returns (uint256) {
+        return callGas(groups, groupSize, words, laneBits, lastChunk, RingSums.mostFarPairs(groups, words));
+    }
+
+    /// @notice An upper bound of the gas of a settle call, calldata floor included, for vectors of which RingSums.addDistances has found
+    /// so many far pairs: who settles is paid for what a poisoned group made it cost.
+    /// @dev Measured terms: tests/contracts/MarketGas.t.sol holds it against many shapes, and to a quarter above what they use.
+    function callGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk, uint256 farPairs)
+        internal
+        pure
+        returns (uint256)
+    {
         uint256 owners = groups * groupSize;
-        uint256 pairs = groups * (groups - 1) / 2;
         uint256 size = 260 + owners * 32 * (1 + words);
-        uint256 dealing = laneBits == 8 ? 1_010 : laneBits == 16 ? 930 : 780;
-        uint256 work = 110_000 + owners * (4_600 + 118 * words) + words * (400 + groups * dealing) + pairs * (2_900 + 380 * words);
+        uint256 work = 110_000 + owners * (4_600 + 125 * words) + farPairs * 2_100;
+        {
+            uint256 pairs = groups * (groups - 1) / 2;
+            uint256 blocks = (words + 3) / 4;
+            work += pairs * (1_000 + 5_000 / totalsInSlot(laneBits) + 315 * blocks);
+            work += groups * (600 * blocks + (laneBits == 8 ? 470 : 430) * words);
+        }
         if (lastChunk) work += 20_000 + groups * 5_000 + groups ** 3 * 12;
-        uint256 standard = 16 * size + work;
-        uint256 least = 40 * size;
-        return 21_000 + (standard > least ? standard : least);
+        work += 16 * size;
+        return 21_000 + (work > 40 * size ? work : 40 * size);
     }
 
     function _between(bytes32 name, uint256 value, uint256 least, uint256 most) private pure {
@@ -115,6 +135,14 @@ contract TaskChecker {
 
     function settleGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk) external pure returns (uint256) {
         return TaskBounds.settleGas(groups, groupSize, words, laneBits, lastChunk);
+    }
+
+    function callGas(uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits, bool lastChunk, uint256 farPairs)
+        external
+        pure
+        returns (uint256)
+    {
+        return TaskBounds.callGas(groups, groupSize, words, laneBits, lastChunk, farPairs);
     }
 
     /// @return selected bitmap over all groups, from Multi-Krum over the `count` complete ones.

@@ -1,7 +1,8 @@
 """What a round costs on the chain: the market beside the baseline, and beside the least that its calldata can cost.
 
 Everything is read from receipts of a real chain (anvil). Vectors are random, as masked ones are, so nearly no byte is
-zero. A task has as many owners as seats, and all of them post.
+zero; the sums of groups lie about a common pad, as honest ones do, those of poisoned groups anywhere. A task has as
+many owners as seats, and all of them post.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from eth_abi.abi import encode
 from eth_account import Account
 
@@ -27,6 +29,7 @@ from omnilytics.peers.commitment import root
 from omnilytics.peers.hashing import abi_words, keccak
 from omnilytics.peers.keys import BoxIdentity
 from omnilytics.peers.market import TaskSnapshot, bits
+from omnilytics.peers.quantise import RingLayout, pack
 from scripts.chain_process import Chain as Anvil
 from scripts.chain_process import rpc_call
 from scripts.deployment import deploy, read_artifact
@@ -51,17 +54,38 @@ def floor_gas(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Cell:
-    """A task to be measured. d = value_count is a multiple of ten: a softmax over ten classes."""
+    """A task to be measured. d = value_count is a multiple of ten: a softmax over ten classes.
+
+    poisoned: so many groups, the last ones, have sums of random lanes.
+    """
 
     value_count: int
     groups: int
     group_size: int
     lane_bits: int
+    poisoned: int = 0
 
     @property
     def owners(self) -> int:
         """All seats."""
         return self.groups * self.group_size
+
+
+# Standard deviation of a lane of a group's sum, as a share of the largest sum that honest owners can have.
+SPREAD = 1 / 16
+
+
+def masked_vectors(cell: Cell, layout: RingLayout, seed: int) -> list[bytes]:
+    """What is posted for each seat: random bytes of which only a group's sum is not random, but pads and a gradient."""
+    rng = np.random.default_rng(seed)
+    full = 1 << cell.lane_bits
+    pads = rng.integers(0, full, layout.lane_count)
+    vectors = rng.integers(0, full, (cell.groups, cell.group_size, layout.lane_count))
+    for group in range(cell.groups - cell.poisoned):
+        gradient = np.rint(rng.normal(0.0, SPREAD * full / 4, layout.lane_count)).astype(np.int64)
+        vectors[group, -1] = pads + gradient - vectors[group, :-1].sum(axis=0)
+    lanes = (vectors.reshape(cell.owners, layout.lane_count) % full).astype(layout.dtype)
+    return [pack(np.ascontiguousarray(row), layout) for row in lanes]
 
 
 @dataclass
@@ -100,7 +124,7 @@ class Player:
     """All participants of one task, without daemons: it signs what they would sign."""
 
     def __init__(self, anvil: Anvil, chain: Chain, cell: Cell, seed: int) -> None:
-        self._anvil, self._chain, self._cell = anvil, chain, cell
+        self._anvil, self._chain, self._cell, self._seed = anvil, chain, cell, seed
         self._random = random.Random(seed)
         self._people = [
             Keys(Account.from_key(self._random.randbytes(32)), BoxIdentity.from_entropy(self._random.randbytes(32)))
@@ -144,10 +168,9 @@ class Player:
 
         snapshot = await now()
         ctx, seats = snapshot.state.ctx, {member.account: member.seat for member in snapshot.members}
-        vectors: dict[int, bytes] = {}
+        vectors = dict(enumerate(masked_vectors(cell, params.layout, self._seed)))
         for keys in owners:
             seat = seats[keys.address]
-            vectors[seat] = self._random.randbytes(params.layout.byte_count)
             await self._act(keys, "commit", task, ctx, root(vectors[seat], params.chunk_words, ctx, seat), count=True)
         for keys in owners:
             seat = seats[keys.address]
@@ -269,8 +292,8 @@ def baseline_gas(anvil: Anvil, owners: int = 2, values: int = 400) -> BaselineGa
 def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
     """Gas a value and owner, and over the floor of its own calldata, in Markdown."""
     head = [
-        "values", "groups", "of", "lanes", "words a chunk", "post, gas a value and owner", "settle", "whole round",
-        "post / floor", "settle / floor", "baseline / whole round",
+        "values", "groups", "of", "lanes", "poisoned", "words a chunk", "post, gas a value and owner", "settle",
+        "whole round", "post / floor", "settle / floor", "baseline / whole round",
     ]  # fmt: skip
     whole = baseline.store + baseline.add
     lines = [
@@ -279,6 +302,7 @@ def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
             str(row.cell.groups),
             str(row.cell.group_size),
             f"{row.cell.lane_bits}-bit",
+            str(row.cell.poisoned),
             str(row.chunk_words),
             f"{row.a_value('post'):.1f}",
             f"{row.a_value('settle'):.1f}",
@@ -297,14 +321,16 @@ def gas_table(rows: Sequence[RoundGas], baseline: BaselineGas) -> str:
 
 
 def default_cells(quick: bool) -> list[Cell]:
-    """Small and large vectors; the numbers of groups that a settle's cost depends on; all lane widths."""
+    """Small and large vectors; what a settle's cost depends on: groups, poisoned ones, lane widths."""
     if quick:
         return [Cell(650, 3, 3, 16)]
     return [
         Cell(650, 6, 3, 16),
         Cell(2_000, 6, 3, 16),
         *(Cell(10_000, groups, 3, 16) for groups in (3, 6, 12, 21)),
-        *(Cell(10_000, 6, 3, lane_bits) for lane_bits in (8, 32)),
+        *(Cell(10_000, groups, 3, 16, poisoned) for groups in (12, 21) for poisoned in (1, groups // 2, groups)),
+        *(Cell(10_000, groups, 3, 8) for groups in (6, 12, 21)),
+        Cell(10_000, 6, 3, 32),
         Cell(10_000, 6, 5, 16),
         Cell(40_000, 6, 3, 16),
     ]

@@ -45,6 +45,16 @@ contract Face {
         RingSums.addDistances(data, groups, groupSize, words, laneBits, totals);
     }
 
+    function farPairs(bytes calldata data, uint256 groups, uint256 groupSize, uint256 words, uint256 laneBits)
+        external
+        pure
+        returns (uint256 found, uint256 most)
+    {
+        uint256[] memory totals = new uint256[](groups * (groups - 1) / 2);
+        found = RingSums.addDistances(data, groups, groupSize, words, laneBits, totals);
+        most = RingSums.mostFarPairs(groups, words);
+    }
+
     function select(uint256[] memory d, uint256 count, uint256 neighbours, uint256 winners) external pure returns (uint256) {
         return Krum.select(d, count, neighbours, winners);
     }

@@ -118,6 +118,110 @@ contract LibrariesTest is Test {
         }
     }
 
+    /// @dev One lane of one group at the limits of what is near, in every place of a block: even and odd lanes, first and last words.
+    function test_near_and_far_at_the_limits() external view {
+        for (uint256 laneBits = 8; laneBits <= 32; laneBits *= 2) {
+            uint256 full = 1 << laneBits;
+            uint256 range = full / 8;
+            uint256[4] memory values = [range - 1, range, full - range, full - range - 1];
+            for (uint256 i = 0; i < 4; ++i) {
+                for (uint256 lane = 0; lane < 1280 / laneBits; lane += 11) {
+                    bytes[] memory vectors = new bytes[](4);
+                    for (uint256 group = 0; group < 4; ++group) {
+                        vectors[group] = _constant(77, laneBits, 5);
+                    }
+                    _put(vectors[2], lane, laneBits, (77 + values[i]) % full);
+                    uint256 far = _sameAsNaive(vectors, 1, laneBits);
+                    equal(far, i % 2 == 0 ? 0 : 3, "far pairs of one group in one of two blocks");
+                }
+            }
+        }
+    }
+
+    /// @dev The largest sums of products that near groups can have, over as many words as a call can have.
+    function test_near_groups_saturated() external view {
+        for (uint256 laneBits = 8; laneBits <= 32; laneBits *= 2) {
+            uint256 range = 1 << (laneBits - 3);
+            bytes[] memory vectors = new bytes[](4);
+            vectors[0] = _constant(9, laneBits, 2047);
+            vectors[1] = _constant(9 + range - 1, laneBits, 2047);
+            vectors[2] = _constant((9 + 7 * range) % (1 << laneBits), laneBits, 2047);
+            vectors[3] = vectors[2];
+            uint256[] memory got = face.distances(_interleave(vectors), 4, 1, 2047, laneBits);
+            uint256 lanes = 2047 * 256 / laneBits;
+            equal(got[0], lanes * (range - 1) ** 2, "0 to r - 1");
+            equal(got[1], lanes * range ** 2, "0 to -r");
+            equal(got[3], lanes * (2 * range - 1) ** 2, "-r to r - 1");
+            equal(got[5], 0, "-r to -r");
+            (uint256 far,) = face.farPairs(_interleave(vectors), 4, 1, 2047, laneBits);
+            equal(far, 0, "all are near");
+        }
+    }
+
+    /// @dev Random lanes in the first group: one block, after which the second group is what the others are compared with.
+    function test_a_far_pivot_is_left() external view {
+        for (uint256 laneBits = 8; laneBits <= 32; laneBits *= 2) {
+            bytes[] memory vectors = new bytes[](6);
+            for (uint256 group = 0; group < 6; ++group) {
+                vectors[group] = _constant(group, laneBits, 10);
+            }
+            for (uint256 lane = 0; lane < 2560 / laneBits; ++lane) {
+                _put(vectors[0], lane, laneBits, uint256(keccak256(abi.encode(lane))) % (1 << laneBits));
+            }
+            // ten words are three blocks: in the first half of the groups counts, 3 + 4 + 5 pairs; then only the first group's five
+            equal(_sameAsNaive(vectors, 1, laneBits), 12 + 5 + 5, "far pairs");
+        }
+    }
+
+    /// @dev Near and far groups, block by block, in all shapes.
+    function testFuzz_distances_of_near_and_far_groups(uint256 seed, uint8 width, uint8 groups_, uint8 size_, uint8 words_) external view {
+        uint256 laneBits = 8 << (width % 3);
+        uint256 size = bound(size_, 1, 3);
+        uint256 words = bound(words_, 1, 10);
+        bytes[] memory vectors = new bytes[](bound(groups_, 2, 6) * size);
+        uint256 range = 1 << (laneBits - 3);
+        for (uint256 i = 0; i < vectors.length; ++i) {
+            vectors[i] = new bytes(words * 32);
+            for (uint256 lane = 0; lane < words * 256 / laneBits; ++lane) {
+                uint256 random = uint256(keccak256(abi.encode(seed, i, lane)));
+                bool far = uint256(keccak256(abi.encode(seed, i / size, lane * laneBits / 1024))) % 4 == 0;
+                if (!far) random = i % size == 0 ? uint256(keccak256(abi.encode(seed, lane))) + random % range : 0; // common pads
+                _put(vectors[i], lane, laneBits, random % (1 << laneBits));
+            }
+        }
+        _sameAsNaive(vectors, size, laneBits);
+    }
+
+    function _sameAsNaive(bytes[] memory vectors, uint256 size, uint256 laneBits) private view returns (uint256 far) {
+        bytes memory data = _interleave(vectors);
+        uint256 words = vectors[0].length / 32;
+        uint256[] memory got = face.distances(data, vectors.length / size, size, words, laneBits);
+        uint256[] memory wanted = Naive.distances(vectors, size, laneBits);
+        for (uint256 pair = 0; pair < wanted.length; ++pair) {
+            equal(got[pair], wanted[pair], "distance");
+        }
+        uint256 most;
+        (far, most) = face.farPairs(data, vectors.length / size, size, words, laneBits);
+        isTrue(far <= most, "no more far pairs than there can be");
+    }
+
+    function _constant(uint256 value, uint256 laneBits, uint256 words) private pure returns (bytes memory vector) {
+        uint256 word = type(uint256).max / ((1 << laneBits) - 1) * value;
+        vector = new bytes(words * 32);
+        for (uint256 w = 0; w < words; ++w) {
+            assembly ("memory-safe") {
+                mstore(add(vector, add(0x20, shl(5, w))), word)
+            }
+        }
+    }
+
+    function _put(bytes memory vector, uint256 lane, uint256 laneBits, uint256 value) private pure {
+        uint256 size = laneBits / 8;
+        for (uint256 i = 0; i < size; ++i) {
+            vector[lane * size + i] = bytes1(uint8(value >> (8 * (size - 1 - i))));
+        }
+    }
+
     // ------------------------------------------------------------------ Krum
 
     function test_krum_selects_as_the_shared_vectors() external view {

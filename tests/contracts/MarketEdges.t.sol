@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {IMarket} from "@market/IMarket.sol";
+import {TaskChecker} from "@market/TaskBounds.sol";
 import {MarketBase} from "./MarketBase.sol";
 
 /// @dev The last second, block, wei and word on either side of a limit: what the mutation run showed to be unsaid elsewhere.
@@ -165,12 +166,51 @@ contract MarketEdgesTest is MarketBase {
 
     /// @dev The formula, worked out apart.
     function test_settleGas_is_what_it_is() external view {
-        equal(market.settleGas(3, 3, 1, 8, false), 200_108, "3 groups");
-        equal(market.settleGas(5, 3, 2, 16, true), 323_940, "5 groups, last");
-        equal(market.settleGas(10, 5, 32, 32, false), 2_338_860, "10 groups");
-        equal(market.settleGas(24, 5, 28, 16, true), 7_544_488, "24 groups, last");
+        equal(market.settleGas(3, 3, 1, 8, false), 200_755, "3 groups");
+        equal(market.settleGas(5, 3, 2, 16, true), 325_100, "5 groups, last");
+        equal(market.settleGas(10, 5, 32, 32, false), 2_454_460, "10 groups");
+        equal(market.settleGas(24, 5, 28, 16, true), 7_901_148, "24 groups, last");
         equal(market.settleGas(3, 3, 150, 8, false), 1_770_920, "calldata floor");
         equal(market.settleGas(3, 16, 70, 8, true), 4_393_640, "calldata floor, last");
+    }
+
+    /// @dev Of five groups whose sums lie close together, all, then all but one, and so on. One group that lies elsewhere makes four pairs
+    /// dear, two make seven. From three on, the block is done as a whole, and costs no more. A chunk of two words is one block.
+    function test_reimbursed_is_what_the_vectors_made_it_cost() external {
+        TaskChecker checker = TaskChecker(vm.deployCode("TaskBounds.sol:TaskChecker"));
+        uint256[6] memory farPairs = [uint256(7), 7, 7, 7, 4, 0];
+        p.rounds = 6;
+        _start();
+        for (nearGroups = 0; nearGroups <= 5; ++nearGroups) {
+            _open();
+            _commitAll();
+            _postAll();
+            uint256 before = market.getTask(task).settlementPaid;
+            _settle(0);
+            uint256 between = market.getTask(task).settlementPaid;
+            equal(between - before, 2 gwei * checker.callGas(5, 3, 2, 16, false, farPairs[nearGroups]), "the first chunk");
+            _settle(1);
+            equal(
+                market.getTask(task).settlementPaid - between,
+                2 gwei * checker.callGas(5, 3, 1, 16, true, farPairs[nearGroups]),
+                "the last chunk"
+            );
+            if (nearGroups == 0) equal(between - before, 2 gwei * market.settleGas(5, 3, 2, 16, false), "all that the pot holds");
+        }
+        _checkMoney(task);
+    }
+
+    /// @dev The pot holds the dearest vectors of all.
+    function testFuzz_the_pot_holds_any_vectors(uint256 groups, uint256 words, uint256 farGroups, bool last) external {
+        TaskChecker checker = TaskChecker(vm.deployCode("TaskBounds.sol:TaskChecker"));
+        groups = bound(groups, 3, 24);
+        words = bound(words, 1, 300);
+        farGroups = bound(farGroups, 0, groups / 2);
+        uint256 farPairs = (words + 3) / 4 * (groups * (groups - 1) / 2 - (groups - farGroups) * (groups - farGroups - 1) / 2);
+        isTrue(checker.callGas(groups, 3, words, 16, last, farPairs) <= market.settleGas(groups, 3, words, 16, last), "in the pot");
+        if (farGroups == groups / 2) {
+            equal(checker.callGas(groups, 3, words, 16, last, farPairs), market.settleGas(groups, 3, words, 16, last), "and no more");
+        }
     }
 
     // ------------------------------------------------------------------ the last second

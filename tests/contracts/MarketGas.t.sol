@@ -61,29 +61,41 @@ contract MarketGasTest is MarketBase {
             );
     }
 
-    /// @dev Settles one round in chunks of chunkWords and holds each call against the bound.
+    /// @dev Settles one round in chunks of chunkWords and holds each call against the bound: with sums that lie close together; with those
+    /// of half of the groups anywhere; with those of all.
     function _settleShape(uint256 groups, uint256 size, uint256 bits, uint256 chunkWords, uint256 words) private {
         _shape(groups, size, bits, chunkWords, words);
+        this.settleChunks("", 0);
+        this.settleChunks(" half far", groups / 2);
+        this.settleChunks(" all far", groups);
+    }
+
+    /// @dev Called from outside, so that each time has memory of its own.
+    function settleChunks(string memory how, uint256 farGroups) external {
+        nearGroups = p.maxGroups - farGroups;
         _start();
         _open();
         _commitAll();
         _postAll();
-        uint256 chunks = _chunks();
-        for (uint256 chunk = 0; chunk < chunks; ++chunk) {
-            bytes memory data = _settleData(chunk);
-            uint256 got = _measure(
-                _name(string.concat("settle ", vm.toString(chunk + 1), "/", vm.toString(chunks)), groups, size, bits, chunkWords),
-                _settler(chunk),
-                abi.encodeCall(market.settle, (task, ctx, chunk, data)),
-                0
-            );
-            uint256 chunkSize = data.length / (groups * size) / 32 - 1;
-            uint256 promised = market.settleGas(groups, size, chunkSize, bits, chunk + 1 == chunks);
-            emit log_named_uint("   bound", promised);
-            emit log_named_uint("   gas a byte x 100", got * 100 / data.length);
-            isTrue(promised >= got, "settleGas is below what settle used");
-            isTrue(promised * 100 <= got * 130 + 10_000_000, "settleGas is far above what settle used");
+        for (uint256 chunk = 0; chunk < _chunks(); ++chunk) {
+            string memory name = string.concat("settle ", vm.toString(chunk + 1), "/", vm.toString(_chunks()));
+            this.settleChunk(chunk, string.concat(_name(name, p.maxGroups, p.groupSize, p.laneBits, p.chunkWords), how));
         }
+        nearGroups = 0;
+    }
+
+    function settleChunk(uint256 chunk, string memory name) external {
+        uint256 before = market.getTask(task).settlementPaid;
+        bytes memory call_ = abi.encodeCall(market.settle, (task, ctx, chunk, _settleData(chunk)));
+        uint256 got = _measure(name, _settler(chunk), call_, 0);
+        uint256 paid = (market.getTask(task).settlementPaid - before) / 2 gwei;
+        emit log_named_uint("   paid for", paid);
+        isTrue(paid >= got, string.concat("reimbursed is less than what was used: ", name));
+        isTrue(paid * 100 <= got * 130 + 10_000_000, string.concat("reimbursed is far more than what was used: ", name));
+        uint256 words = _words() - chunk * p.chunkWords;
+        if (words > p.chunkWords) words = p.chunkWords;
+        uint256 most = market.settleGas(p.maxGroups, p.groupSize, words, p.laneBits, chunk + 1 == _chunks());
+        isTrue(most >= paid, string.concat("the pot holds less than what is reimbursed: ", name));
     }
 
     function test_settle_small() external {

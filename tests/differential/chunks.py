@@ -13,7 +13,7 @@ from omnilytics.peers.masking import add_vectors
 from omnilytics.peers.quantise import Lanes, RingLayout, pack
 
 MAX_CALL_BYTES = 120_000  # TaskBounds: no task may ask for longer settle calls
-KINDS = ("masked", "honest", "saturated", "wrap", "half", "edges", "ones", "equal", "hostile", "one far away")
+KINDS = ("masked", "honest", "saturated", "wrap", "half", "edges", "ones", "equal", "hostile", "limits", "one far away")
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,15 @@ def _vectors(kind: str, entropy: np.random.Generator, layout: RingLayout, groups
     elif kind == "honest":
         centre = entropy.integers(-limit // 2, limit // 2 + 1, lanes)
         values = centre + entropy.integers(-max(1, limit // 8), max(1, limit // 8) + 1, shape)
+    elif kind == "limits":
+        # Where near groups end: differences of -r to r - 1 from the first group, r = 2^(b-3); in some blocks beyond.
+        values = entropy.integers(0, full, shape)
+        edge = full // 8
+        around = entropy.choice([0, edge - 1, -edge], (groups, lanes))
+        beyond = (entropy.integers(0, 8, (groups, lanes)) == 0) & (np.arange(lanes) * layout.lane_bits // 1024 % 2 == 0)
+        around = np.where(beyond, entropy.choice([edge, -edge - 1], (groups, lanes)), around)
+        around[0] = 0
+        values[:, -1] = entropy.integers(0, full, lanes) + around - values[:, :-1].sum(axis=1)
     elif kind == "saturated":
         values = np.broadcast_to(entropy.choice([-limit, limit], (groups, 1, 1)), shape)
     elif kind == "wrap":

@@ -306,8 +306,8 @@ class _Told:
     def __init__(self, values: Any) -> None:
         self._values = values
 
-    async def _view(self, _name: str, *_arguments: Any, make: Callable[[Any], Any], **_more: Any) -> Any:
-        return make(self._values)
+    async def _view(self, _name: str, *_arguments: Any, **_more: Any) -> Any:
+        return self._values
 
 
 def take_apart(raw: bytes, sender: bytes) -> Sent:
@@ -393,18 +393,15 @@ class ChainView(Chain):
         await self._travel()
         return self._ledger.blocks[number].hash
 
-    async def _view(
-        self, name: str, *arguments: Any, block: int | None = None, make: Callable[[Any], Any] = lambda value: value
-    ) -> Any:
+    async def _view(self, name: str, *arguments: Any, block: int | None = None) -> Any:
         await self._travel()
         blocks = self._ledger.blocks
         if block is not None and block >= len(blocks):
             raise ChainError(f"RPC {self.url} answered with an error: no such block")
         try:
-            found = self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
+            return self._ledger.read(name, *arguments, block=self._newest if block is None else blocks[block])
         except EvmError as error:
             raise self._refused(error) from error
-        return make(found)
 
     async def state(self, task_id: int, block: int | None = None) -> TaskState:
         values = await self._view("getTask", task_id, block=block)
