@@ -240,7 +240,15 @@ class Chain:
             raise ChainError(f"cannot reach RPC {self._shown_url}: {self._shown(error)}") from error
         except Web3Exception as error:
             raise self._refusal(error) from error
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError, DecodingError) as error:
+        except (
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            ArithmeticError,
+            RecursionError,
+            DecodingError,
+        ) as error:
             # Most often a proxy's page of HTML, or null where there should be a block.
             raise ChainError(
                 f"{self._shown_url} is no Ethereum RPC, or in trouble: it answers with nonsense"

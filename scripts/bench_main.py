@@ -7,8 +7,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from scripts.bench_suite.rounds import (
 )
 from scripts.bench_suite.rounds import default_cells as round_cells
 from scripts.bench_suite.startup import IMPORTS, measure_imports, start_figures, start_table
-from scripts.bench_suite.summary import plot_sections, summary_table
+from scripts.bench_suite.summary import START_OWNERS, plot_sections, summary_table
 from scripts.chain_process import start_anvil
 from scripts.idle_figures_main import start_only
 from scripts.pages import replace_part
@@ -40,7 +41,7 @@ from scripts.toolchain import ROOT, MissingProgramError, find_mosquitto
 PAGE = ROOT / "docs" / "performance.md"
 IMAGES = ROOT / "docs" / "images"
 SCRIPT = "scripts/bench"
-START_GOAL, START_OWNERS = 25.0, 30
+START_GOAL = 25.0
 # Minutes where nothing was measured yet.
 MINUTES = {"gas": 5.0, "masks": 6.0, "rounds": 11.0, "start": 1.0, "growth": 6.0}
 ORDER = tuple(MINUTES)
@@ -55,20 +56,35 @@ def _command() -> str:
     return " ".join([SCRIPT, *("CHECKOUT" if "/" in word else word for word in sys.argv[1:])])
 
 
-def _publish(name: str, text: str, write: bool, figures: Mapping[str, Any], began: float) -> None:
-    """Prints a part; puts it into the page and its figures beside it, with command and day; then the summary anew."""
+def _publish(
+    name: str,
+    text: str,
+    write: bool,
+    figures: Mapping[str, Any],
+    began: float,
+    draw: Callable[[Path], None] | None = None,
+) -> None:
+    """Prints a part; puts it into the page and its figures beside it, with command and day; then the summary anew.
+
+    draw: makes the part's picture.
+    """
     click.echo(text)
     if write:
         day, took = f"{datetime.now(UTC):%Y-%m-%d}", round(time.monotonic() - began)
-        replace_part(PAGE, name, SCRIPT, f"`{_command()}`, {day}, {took} s.\n\n{text}")
+        shown = f"`{_command()}`, {day}, {took} s.\n\n{text}"
+        if draw is not None:
+            picture = IMAGES / f"bench-{name}.png"
+            draw(picture)
+            shown = f"{shown}\n\n![{name}](images/{picture.name})"
+        replace_part(PAGE, name, SCRIPT, shown)
         remember(name, {**figures, "took": took}, _command(), day)
         _write_summary()
 
 
 def _write_summary() -> None:
     sections = read_figures()
-    replace_part(PAGE, "summary", SCRIPT, summary_table(sections))
-    plot_sections(sections, IMAGES)
+    pictures = [f"![{path.stem}](images/{path.name})" for path in plot_sections(sections, IMAGES)]
+    replace_part(PAGE, "summary", SCRIPT, "\n\n".join([summary_table(sections), *pictures]))
 
 
 def _check(quick: bool, write: bool) -> None:
@@ -158,7 +174,7 @@ def _with_write(measured: tuple[str, dict[str, Any]], write: bool) -> tuple[str,
     "--before",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     metavar="CHECKOUT",
-    help="Another checkout of the program, set up: its daemons play the tasks of 30 owners too.",
+    help="Another checkout of the program, set up: its daemons play the task of 30 owners and 10,000 values too.",
 )
 @click.option("--profile", is_flag=True, help="Model owner and first owner leave profiles in their folders in runs/.")
 @click.option("--quick", is_flag=True, help="One small task only: to see that it works.")
@@ -196,11 +212,11 @@ def rounds(
     text = "\n\n".join(filter(None, [goal_line(results), rounds_table(results, failed)]))
     figures: dict[str, Any] = {"goal": GOAL, "cells": [result.as_json() for result in results]}
     if before is not None:
-        told, more = _before(before, [cell for cell in cells if cell.owners == 30], folder / "before")
+        shown = [cell for cell in cells if (cell.owners, cell.values) == (30, 10_000)] or cells
+        told, more = _before(before, shown[:1], folder / "before")
         text, figures = f"{text}\n\n{told}", {**figures, **more}
-    _publish("rounds", text, write, figures, began)
-    if write and results:
-        plot_rounds(figures["cells"], IMAGES / "bench-rounds.png")
+    draw = partial(plot_rounds, figures["cells"]) if results else None
+    _publish("rounds", text, write, figures, began, draw)
     if failed:
         raise click.ClickException(f"{len(failed)} of {len(cells)} were not measured; the page names them")
 
@@ -213,8 +229,8 @@ def _before(checkout: Path, cells: list[RoundsCell], folder: Path) -> tuple[str,
     )
     name = f"the daemons of commit {done.stdout.strip()}"
     _say(f"now {name}")
-    results, failed = asyncio.run(run_rounds(cells[:2], folder, _say, program=program))
-    text = f"The same run, tasks played by {name}:\n\n{rounds_table(results, failed)}"
+    results, failed = asyncio.run(run_rounds(cells, folder, _say, program=program))
+    text = f"In the same run, played by {name}:\n\n{rounds_table(results, failed)}"
     return text, {"before_name": name, "before": [result.as_json() for result in results]}
 
 
@@ -268,9 +284,8 @@ def growth(opened: tuple[int, ...], played: tuple[int, ...], quick: bool, write:
     parts = [laws_table(found) if found else "", open_table(looked), played_table(results) if results else ""]
     parts += [f"Not measured: {reason}." for reason in failed]
     figures = {"open": [vars(each) for each in looked], "played": [vars(each) for each in results]}
-    _publish("growth", "\n\n".join(filter(None, parts)), write, figures, began)
-    if write and found:
-        plot_laws(found, IMAGES / "bench-growth.png")
+    draw = partial(plot_laws, found) if found else None
+    _publish("growth", "\n\n".join(filter(None, parts)), write, figures, began, draw)
     if failed:
         raise click.ClickException(f"{len(failed)} were not measured; the page names them")
 

@@ -42,6 +42,7 @@ class ChainStub:
 
     due: int = 0
     market: bytes = bytes(20)
+    chain_id: int = 1
     head_hash: bytes = bytes(32)
     # How often each group was paid.
     paid: int = 0
@@ -51,6 +52,8 @@ class ChainStub:
     parts: list[PostedPart] = field(default_factory=list)
     events: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict)
     endings: dict[int, Outcome] = field(default_factory=dict)
+    # Of which settle calls the gas was asked: groups, words, whether the last.
+    settles: list[tuple[int, int, bool]] = field(default_factory=list)
 
     async def withdrawable(self, account: bytes, tasks: list[int], block: int | None = None) -> int:
         return self.due
@@ -81,6 +84,10 @@ class ChainStub:
 
     async def posted(self, opening: RoundOpening, until: int) -> list[PostedPart]:
         return self.parts
+
+    async def settle_gas(self, groups: int, group_size: int, words: int, lane_bits: int, last: bool) -> int:
+        self.settles.append((groups, words, last))
+        return 1_000_000
 
     async def round_events(self, event: str, opening: RoundOpening, until: int) -> list[Mapping[str, Any]]:
         return self.events.get(event, [])

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from omnilytics.daemon.chain import PostedPart
+from omnilytics.daemon.events import WorkDone
 from omnilytics.daemon.journal import Journal
 from omnilytics.daemon.model import ModelPart
 from omnilytics.daemon.model_play import ModelChoices
@@ -323,3 +324,14 @@ async def test_the_rounds_entropy_is_a_secret_that_no_log_says(node: NodeStub) -
     assert bound is not None and len(bound) == 32
     assert bound in node.log.protected
     assert bound.hex() not in repr(node.log.events)
+
+
+async def test_the_next_round_does_not_wait_for_a_block_once_the_last_is_learnt(node: NodeStub) -> None:
+    part = await part_of(node)
+    two = replace(STRICT, rounds=2)
+    await part.handle(SnapshotSeen(replace(ended(node, Outcome.SELECTED, 0b111), params=two)))
+    assert node.transactions.sent == [], "it is not learnt yet"
+    work, proceed = node.working.pop()
+    found = work()
+    await part.handle(WorkDone(lambda: proceed(found)))
+    assert [function for function, _, _ in node.transactions.sent] == ["openRound"]

@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from omnilytics.daemon.chain import PostedPart
 from omnilytics.daemon.journal import Journal, StoredVector
 from omnilytics.daemon.node import Node, SnapshotSeen
 from omnilytics.daemon.owner import OwnerPart
@@ -17,7 +18,7 @@ from omnilytics.daemon.policy import Offer
 from omnilytics.daemon.spec import TaskSpec
 from omnilytics.daemon.training.data import Dataset
 from omnilytics.peers.commitment import root
-from omnilytics.peers.market import Member, MemberStatus, RoundPhase, TaskSnapshot, TaskStatus
+from omnilytics.peers.market import Member, MemberStatus, RoundOpening, RoundPhase, TaskSnapshot, TaskStatus
 from tests.market_views import MODEL_OWNER, PARAMS, seated, snapshot, state
 from tests.part_stubs import NodeStub
 
@@ -123,3 +124,64 @@ async def test_who_is_out_collects_and_has_finished(node: NodeStub) -> None:
     node.chain.due = 0
     await part.handle(SnapshotSeen(shown(out)))
     assert part.finished and len(node.said("task.done")) == 1
+
+
+# ---------------------------------------------------------------------------- settle
+
+
+def settling(next_chunk: int = 0) -> TaskSnapshot:
+    """Two chunks; the seats of all three groups take turns, in round 9 from the first."""
+    params = replace(PARAMS, value_count=4 * 16, chunk_words=2)
+    me = with_record(seated(9)[0], 9, 3)
+    shown_ = shown(me, RoundPhase.SETTLE, 9, complete=0b111, next_chunk=next_chunk, turn_end=1000)
+    return replace(shown_, params=params)
+
+
+def posts(node: NodeStub, seats: int = 9) -> None:
+    params, ctx = settling().params, settling().state.ctx
+    node.chain.openings[9] = RoundOpening(1, 9, ctx, bytes(32), bytes(32), bytes(32), bytes(32), 1, (), 7, 0, 0)
+    node.chain.parts = [PostedPart(seat, 0, bytes(params.layout.byte_count)) for seat in range(seats)]
+
+
+async def test_who_has_a_turn_in_the_round_collects_the_vectors_before_it_comes(tmp_path: Path) -> None:
+    """The second chunk is the second seat's: everybody waits for it, so it has the vectors by then."""
+    node = NodeStub(seated(9)[1].account, Journal(tmp_path / "journal.sqlite"))
+    posts(node)
+    part = part_of(node)
+    await part.handle(SnapshotSeen(settling()))
+    assert len(node.working) == 1 and node.transactions.sent == []
+    await part.handle(SnapshotSeen(settling()))
+    assert len(node.working) == 1, "once a round"
+    await node.work_done()
+    assert node.transactions.sent == [], "it is the first seat's turn"
+    await part.handle(SnapshotSeen(settling(next_chunk=1)))
+    assert [function for function, _, _ in node.transactions.sent] == ["settle"]
+    assert node.working == [] and node.chain.settles == [(3, 2, True)]
+
+
+async def test_a_turn_that_comes_while_vectors_are_collected_is_taken_when_they_are_there(node: NodeStub) -> None:
+    posts(node)
+    part = part_of(node)
+    await part.handle(SnapshotSeen(settling()))
+    assert node.transactions.sent == []
+    await node.work_done()
+    assert [(function, arguments[2]) for function, arguments, _ in node.transactions.sent] == [("settle", 0)]
+
+
+async def test_vectors_that_are_not_all_there_are_looked_for_again(node: NodeStub) -> None:
+    posts(node, seats=8)
+    part = part_of(node)
+    await part.handle(SnapshotSeen(settling()))
+    await node.work_done()
+    assert len(node.said("logs.incomplete")) == 1 and node.transactions.sent == []
+    posts(node)
+    await part.handle(SnapshotSeen(settling()))
+    await node.work_done()
+    assert len(node.transactions.sent) == 1
+
+
+async def test_who_has_no_turn_collects_nothing(tmp_path: Path) -> None:
+    node = NodeStub(seated(9)[5].account, Journal(tmp_path / "journal.sqlite"))
+    posts(node)
+    await part_of(node).handle(SnapshotSeen(settling()))
+    assert node.working == []

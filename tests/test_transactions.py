@@ -207,6 +207,32 @@ async def test_orders_are_carried_out_one_after_the_other_and_told(market: Local
         assert int(sent["gas"], 16) <= MAX_TRANSACTION_GAS
 
 
+@pytest.mark.parametrize("most_gas", [1_000_000, 60_000])
+async def test_where_the_most_gas_is_known_it_is_tried_and_not_searched_for(
+    market: LocalMarket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_gas: int
+) -> None:
+    """A number that is too low costs a try, and no transaction."""
+    await market.create()
+    searched: list[bytes] = []
+    honest = market.chain.estimate
+
+    async def estimate(sender: bytes, data: bytes, value: int) -> int:
+        searched.append(data)
+        return await honest(sender, data, value)
+
+    monkeypatch.setattr(market.chain, "estimate", estimate)
+    owner = market.owners[0]
+    async with running(market, owner, tmp_path) as daemon, asyncio.timeout(PATIENCE):
+        arguments = market.join_arguments(owner)
+        receipt = await daemon.queue.submit("join", "join", *arguments, value=PARAMS.stake, most_gas=most_gas)
+        assert receipt.succeeded
+        assert len(searched) == (0 if most_gas > receipt.gas_used else 1)
+        assert (most_gas > receipt.gas_used) == (most_gas == 1_000_000)
+        # What the contract refuses is refused in its own words all the same.
+        with pytest.raises(ContractRefused, match="the contract refuses"):
+            await daemon.queue.submit("again", "join", *arguments, value=PARAMS.stake, most_gas=most_gas)
+
+
 async def test_a_refusal_has_the_contracts_own_words_and_sends_nothing(market: LocalMarket, tmp_path: Path) -> None:
     keys = market.owners[0]
     async with running(market, keys, tmp_path) as daemon:

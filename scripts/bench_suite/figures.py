@@ -42,6 +42,7 @@ def gas_figures(rows: Sequence[RoundGas], baseline: BaselineGas) -> dict[str, An
                 "groups": row.cell.groups,
                 "group_size": row.cell.group_size,
                 "lane_bits": row.cell.lane_bits,
+                "poisoned": getattr(row.cell, "poisoned", 0),
                 "round": round(row.a_value(), 2),
                 "post": round(row.a_value("post"), 2),
                 "settle": round(row.a_value("settle"), 2),

@@ -64,7 +64,11 @@ def laws(sections: Mapping[str, Any]) -> list[Law]:
     cells = sections.get("rounds", {}).get("cells", [])
     if cells:
         found += _round_laws(cells)
-    gas = [cell for cell in sections.get("gas", {}).get("cells", []) if cell["lane_bits"] == 16]
+    gas = [
+        cell
+        for cell in sections.get("gas", {}).get("cells", [])
+        if cell["lane_bits"] == 16 and not cell.get("poisoned")
+    ]
     small = [cell for cell in gas if cell["group_size"] == 3]
     by_values = tuple((cell["values"], cell["round"] * cell["values"]) for cell in small if cell["groups"] == 6)
     by_groups = tuple(

@@ -343,7 +343,8 @@ def default_cells(brokers: Sequence[str], quick: bool) -> list[RoundsCell]:
     if quick:
         return [RoundsCell(9, 3, 650, "embedded", 2)]
     first, *others = brokers
-    cells = [RoundsCell(n, size, 650, first) for n, size in ((18, 3), (30, 3), (63, 3), (99, 9))]
+    cells = [RoundsCell(n, size, 650, first) for n, size in ((18, 3), (30, 3), (63, 3))]
+    cells.append(RoundsCell(99, 9, 650, first, 3))
     cells += [RoundsCell(30, 3, values, first) for values in (10_000, 100_000)]
     cells += [RoundsCell(n, 3, values, other) for other in others for n, values in ((30, 650), (63, 650), (30, 10_000))]
     return cells

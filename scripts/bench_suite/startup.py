@@ -29,11 +29,13 @@ IMPORTS: Mapping[str, str] = {
     "an owner's daemon, all of it": "import omnilytics.daemon.run, omnilytics.daemon.commands.owner",
 }
 _MEASURE = """
-import json, resource, time
+import json, time
 began = time.process_time()
 {statement}
 took = time.process_time() - began
-print(json.dumps([took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+# Not getrusage, whose largest memory is that of whoever started this process.
+resident = next(line for line in open("/proc/self/status") if line.startswith("VmRSS"))
+print(json.dumps([took, int(resident.split()[1]) / 1024]))
 """
 
 

@@ -14,6 +14,7 @@ _Row = list[str]
 GAS_CELL = {"values": 10_000, "groups": 6, "group_size": 3, "lane_bits": 16}
 MASK_CELL = {"values": 1_000_000, "neighbours": 30}
 ROUND_CELL = {"values": 10_000, "owners": 30}
+START_OWNERS = 30
 
 
 def summary_table(sections: Sections) -> str:
@@ -92,7 +93,8 @@ def _masks(section: Mapping[str, Any]) -> list[_Row]:
 
 def _rounds(section: Mapping[str, Any]) -> list[_Row]:
     cell = _cell(section, ROUND_CELL)
-    if cell is None:
+    # The goal is this cell's alone.
+    if cell is None or any(cell[name] != value for name, value in ROUND_CELL.items()):
         return []
     of = f"({cell['owners']} owners, {cell['values']:,} values, one machine)"
     rows = [
@@ -114,7 +116,7 @@ def _rounds(section: Mapping[str, Any]) -> list[_Row]:
 
 def _start(section: Mapping[str, Any]) -> list[_Row]:
     owners = section.get("owners")
-    if owners is None:
+    if owners is None or owners["count"] != START_OWNERS:
         return []
     ratio = f"{section['goal'] / owners['seconds']:.1f} x less"
     what = f"{owners['count']} owners started at once, all ready"

@@ -460,6 +460,7 @@ class ChainView(Chain):
 
     async def admits(self, sender: bytes, data: bytes, value: int, gas: int) -> bool:
         await self._travel()
+        self._ledger.on_call(sender, data, "estimate")
         asked = {
             "from": "0x" + sender.hex(), "to": self._address, "data": "0x" + data.hex(), "value": hex(value),
             "gas": hex(gas),
@@ -468,7 +469,6 @@ class ChainView(Chain):
             self._ledger.evm.rpc("eth_call", asked, "latest")
         except EvmError:
             return False
-        self._ledger.on_call(sender, data, "estimate")
         return True
 
     async def next_nonce(self, account: bytes) -> int:
