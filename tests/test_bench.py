@@ -66,7 +66,7 @@ def test_the_floor_counts_bytes_as_eip_7623_does() -> None:
 
 async def test_a_round_is_played_to_its_end_and_every_call_is_counted(tmp_path: Path) -> None:
     async with start_anvil(tmp_path, block_time=0) as anvil:
-        cells = [Cell(20, 3, 3, 16), Cell(20, 3, 3, 16, "broker")]
+        cells = [Cell(20, 3, 3, 16), Cell(20, 3, 3, 16, delivery="broker")]
         row, over_broker = await market_gas(anvil, cells, lambda text: None)
     assert {name: spent.calls for name, spent in row.spent.items()} == {
         "openRound": 1, "commit": 9, "post": 9, "settle": 1,
