@@ -684,7 +684,8 @@ class World:
             struck = {name for name in ready if self.faults.touched.get(name, -1.0) > self.opened_at[number]}
             fine = [g for g in playable if groups[g] <= ready - gone - struck]
             complete = monitor._complete(number)
-            if len(fine) < plan.params.minimum_groups:
+            # A model owner that is struck loses the round's keys, and nobody can commit.
+            if len(fine) < plan.params.minimum_groups or "model" in struck:
                 continue
             self.counters["groups that had to be back, and were"] += len(fine)
             monitor.require(
