@@ -320,10 +320,8 @@ class ModelPart(ModelRoundPlayer):
             raise ChainError(f"the logs do not show all of how round {target} ended")
         complete = tuple(bits(posts[0]["complete"])) if posts else ()
         chosen = tuple(bits(selections[0]["selected"])) if selections else ()
-        parts, held = (
-            await node.chain.posted(opening, snapshot.block) if complete else [],
-            self._held(snapshot, opening),
-        )
+        parts = await node.chain.posted(opening, snapshot.block) if complete else []
+        held = self._held(snapshot, opening)
         secrets = node.journal.round_secrets(self._task, target)
         learned, side = self._learned, self._choices.side
         self._working.add(key)
@@ -342,6 +340,8 @@ class ModelPart(ModelRoundPlayer):
             if self._worked(key, result, snapshot, target) and self._learned is learned:
                 assert isinstance(result, RoundResult)
                 self._take(target, result, slashed, _ending(snapshot.state, target))
+                if params.broker_delivery:
+                    node.journal.forget_received(self._task, target - 1)
 
         node.in_thread(self._task, work, proceed)
 
@@ -353,7 +353,6 @@ class ModelPart(ModelRoundPlayer):
         node.journal.store_model(self._task, round_number, result.learned.weights, result.learned.memory, ending)
         self._finished_round = round_number
         self._learned = result.learned
-        node.journal.forget_received(self._task, round_number - 1)
         if result.found.disagreement:
             node.log(
                 "krum.disagreement",

@@ -62,7 +62,7 @@ class OwnerPart(OwnerRoundPlayer):
 
     def __init__(self, node: Node, task_id: int | None, choices: OwnerChoices) -> None:
         super().__init__(node, task_id, choices)
-        self._settling: tuple[bytes, PostedVectors] | None = None
+        self._settling: PostedVectors | None = None
         self._handing_over = HandingOver(node)
         # The round whose vectors are being put together.
         self._collecting = b""
@@ -400,7 +400,7 @@ class OwnerPart(OwnerRoundPlayer):
         if not await self._collect(snapshot):
             return
         assert self._settling is not None
-        data = self._settling[1].settle_data(state.next_chunk)
+        data = self._settling.settle_data(state.next_chunk)
         arguments = self._task, state.ctx, state.next_chunk, data
         most_gas = await self._settle_gas(snapshot, len(data))
         self._send(snapshot, key, "settle", *arguments, phase="settle", most_gas=most_gas)
@@ -416,7 +416,7 @@ class OwnerPart(OwnerRoundPlayer):
     async def _collect(self, snapshot: TaskSnapshot) -> bool:
         """Whether all vectors of this round are at hand; if not, they are read, and put together off the event loop."""
         node, state, params = self._node, snapshot.state, snapshot.params
-        if self._settling is not None and self._settling[0] == state.ctx:
+        if self._settling is not None and self._settling.ctx == state.ctx:
             return True
         if self._collecting == state.ctx:
             return False
@@ -438,7 +438,7 @@ class OwnerPart(OwnerRoundPlayer):
             elif isinstance(outcome, OmniLyticsError):
                 raise outcome
             else:
-                self._settling = state.ctx, outcome
+                self._settling = outcome
                 # Our turn may have come meanwhile.
                 await self._perform_duties(self._snapshot_or_fail())
 

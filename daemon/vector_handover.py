@@ -9,6 +9,7 @@ from __future__ import annotations
 from omnilytics.daemon.broker import Arrived
 from omnilytics.daemon.journal import StoredVector
 from omnilytics.daemon.node import Node
+from omnilytics.peers.commitment import kept_root
 from omnilytics.peers.errors import MessageError
 from omnilytics.peers.market import TaskSnapshot, bitmap
 from omnilytics.peers.owner_round import EnvelopeReceived, Note, SendEnvelope, Tick
@@ -114,7 +115,7 @@ class TakingOver:
             address
             for address, sender in senders.items()
             # After a reorg its owner may have committed to another one.
-            if sender.seat in kept and int.from_bytes(kept[sender.seat][-26:], "big") == sender.root
+            if sender.seat in kept and kept_root(kept[sender.seat]) == sender.root
         )
         self._task, self._round = snapshot.task_id, state.round
         keys = RoundKeys(node.me, state.ctx, node.keys.box, SPENT)

@@ -44,8 +44,7 @@ class RoundKeys:
     def hello(self, peer: Peer, wants_answer: bool, nonce: bytes) -> bytes:
         """An envelope with our ephemeral key for a peer."""
         message = Hello(self.ctx, self.address, peer.address, self.ephemeral.public, wants_answer)
-        box = seal(self.registered.secret, peer.box_key, message.encode(), nonce)
-        return encode_envelope(CHANNEL_REGISTERED, box)
+        return self.registered_to(message, peer, nonce)
 
     def registered_to(self, message: Message, peer: Peer, nonce: bytes) -> bytes:
         """An envelope under the registered keys, for what must be understood after a restart."""

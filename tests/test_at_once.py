@@ -3,8 +3,8 @@ import threading
 import numpy as np
 import pytest
 
-from omnilytics.daemon.at_once import PART_BYTES, parts_of, run_at_once
 from omnilytics.peers.prg import PAD, add_streams
+from scripts.bench_suite.at_once import PART_BYTES, parts_of, run_at_once
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import click
 from omnilytics.daemon.commands.model_fetch import fetch, predict
 from omnilytics.daemon.commands.model_post import post, tell_round
 from omnilytics.daemon.commands.model_watch import watch
-from omnilytics.daemon.commands.options import network_options, settings_from
+from omnilytics.daemon.commands.options import delivery_option, network_options, settings_from
 from omnilytics.daemon.signals import leaving_at_once
 
 
@@ -52,13 +52,7 @@ for _command in (post, watch, fetch, predict):
 @click.option("--group-size", type=int, default=3, show_default=True, help="Owners in a group.")
 @click.option("--faulty", type=int, default=1, show_default=True, help="Poisoned groups tolerated.")
 @click.option("--strict", is_flag=True, help="Select m = G - f - 2 groups (Krum's guarantee) instead of G - f.")
-@click.option(
-    "--delivery",
-    type=click.Choice(["chain", "broker"]),
-    default="chain",
-    show_default=True,
-    help="How vectors reach you: posted, or over the broker. Then you acknowledge and settle them.",
-)
+@delivery_option
 @click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), default="16", show_default=True)
 @click.option("--rate", type=int, default=10**15, show_default=True, metavar="WEI", help="For an owner and round.")
 @click.option("--batch-size", type=int, help="Rows of an owner's batch.")

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from omnilytics.daemon.commands.envelope import emit, json_option
-from omnilytics.daemon.commands.options import network_options, settings_from
+from omnilytics.daemon.commands.options import delivery_option, network_options, settings_from
 
 
 class Amount(click.ParamType[int]):
@@ -58,13 +58,7 @@ AMOUNT = Amount()
 @click.option("--group-size", type=click.IntRange(1), default=3, show_default=True, help="Owners in a group.")
 @click.option("--faulty", type=click.IntRange(0), help="Poisoned groups tolerated (default: 1 from 5 groups on).")
 @click.option("--strict", is_flag=True, help="Select m = G - f - 2 groups (Krum's guarantee) instead of G - f.")
-@click.option(
-    "--delivery",
-    type=click.Choice(["chain", "broker"]),
-    default="chain",
-    show_default=True,
-    help="How vectors reach you: posted, or over the broker. Then you acknowledge and settle them.",
-)
+@delivery_option
 @click.option("--lane-bits", type=click.Choice(["8", "16", "32"]), help="Default: 16; 32 where perturbed.")
 @click.option("--batch-size", type=click.IntRange(1), help="Rows of an owner's batch.")
 @click.option("--optimiser", help="As momentum:RATE,DECAY or sgd:RATE.")

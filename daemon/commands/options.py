@@ -52,6 +52,17 @@ def home_option(command: _Command) -> _Command:
     )(command)
 
 
+def delivery_option(command: _Command) -> _Command:
+    """--delivery: how a task's vectors reach its model owner."""
+    return click.option(
+        "--delivery",
+        type=click.Choice(["chain", "broker"]),
+        default="chain",
+        show_default=True,
+        help="How vectors reach you: posted, or over the broker. Then you acknowledge and settle them.",
+    )(command)
+
+
 def network_options(command: _Command) -> _Command:
     """Where the chain, the market and the broker are; all of it may stand in HOME/config.toml."""
     for option in reversed(_NETWORK):

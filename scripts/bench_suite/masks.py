@@ -11,11 +11,11 @@ from typing import Protocol
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from omnilytics.daemon.at_once import parts_of, run_at_once
 from omnilytics.peers.masking import PairMask, mask_vector
 from omnilytics.peers.prg import BLOCK_BYTES, SEED_BYTES, KeyStream
 from omnilytics.peers.quantise import RingLayout, pack, quantise_drawing, to_ring
 from omnilytics.peers.seeds import EphemeralKey, derive_pair_seed
+from scripts.bench_suite.at_once import parts_of, run_at_once
 from scripts.bench_suite.flower import Taken
 from scripts.pages import table
 

@@ -63,6 +63,18 @@ abstract contract MarketBase is Test {
         });
     }
 
+    /// @dev Eight groups of sixteen: 128 seats, and amounts and times that allow for them.
+    function _asManyOwnersAsCanBe() internal {
+        p.groupSize = 16;
+        p.maxGroups = 8;
+        p.maxMagnitude = 1;
+        p.rate = 1e12;
+        p.deposit = 1e12;
+        p.stake = 1e14;
+        p.postSeconds = 100_000;
+        p.settleSeconds = 100_000;
+    }
+
     // ------------------------------------------------------------------ who and what
 
     function _owner(uint256 index) internal pure returns (address) {

@@ -281,14 +281,7 @@ contract MarketDeliveryTest is MarketBase {
 
     /// @dev All 128 seats in one call.
     function test_as_many_seats_as_there_can_be() external {
-        p.groupSize = 16;
-        p.maxGroups = 8;
-        p.maxMagnitude = 1;
-        p.rate = 1e12;
-        p.deposit = 1e12;
-        p.stake = 1e14;
-        p.postSeconds = 100_000;
-        p.settleSeconds = 100_000;
+        _asManyOwnersAsCanBe();
         _committed();
         _acknowledge(type(uint128).max);
         equal(market.getTask(task).complete, 255, "eight groups");

@@ -224,14 +224,7 @@ contract MarketGasTest is MarketBase {
     function test_acknowledge() external {
         p.brokerDelivery = true;
         _receipt("acknowledge, 15 owners");
-        p.groupSize = 16;
-        p.maxGroups = 8;
-        p.maxMagnitude = 1;
-        p.rate = 1e12;
-        p.deposit = 1e12;
-        p.stake = 1e14;
-        p.postSeconds = 100_000;
-        p.settleSeconds = 100_000;
+        _asManyOwnersAsCanBe();
         _receipt("acknowledge, 128 owners");
     }
 
